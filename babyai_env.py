@@ -1,0 +1,374 @@
+"""BabyAI tasks as a gymnasium vector environment whose infos say what the BabyAI bot would do.
+
+    env = make_vec_env("BabyAI-GoToLocal-v0", num_envs=16)
+    observations, infos = env.reset(seed=0)
+    observations, rewards, terminated, truncated, infos = env.step(infos["bot_action"])
+
+This file is the readable reference (`backend="minigrid"`): minigrid and its `BabyAIBot`, one environment after the
+other. `fast_babyai` (`backend="fast"`) is its compiled twin behind the same interface.
+
+Observations: `image` uint8 [N, 7, 7, 3], `direction` int64 [N], `carrying` int8 [N] (1 while something is carried).
+
+Infos of `reset` and `step`, always about the state just returned (after an autoreset: the new episode's):
+    mission            object [N]    the running episode's mission, as text
+    bot_action         int64 [N]     what the bot would do now (only with `expert=True`)
+    bot_steps          int64 [N]     length of the bot's own solution of this level, -1 if it cannot solve it
+    agent_pos          int64 [N, 2]
+    level_seed         int64 [N]
+    bot_plan_failures  int64 [N]     since the last seeded reset: levels passed over because the bot cannot solve them, plus
+                                     episodes cut short because the student went where the bot had no plan
+
+Success means reward > 0: BabyAI also terminates failed missions.
+"""
+
+import contextlib
+import functools
+import io
+import itertools
+import operator
+from collections.abc import Iterator, Sequence
+
+import gymnasium as gym
+import minigrid  # noqa: F401  (registers the BabyAI tasks)
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from minigrid.utils.baby_ai_bot import BabyAIBot
+
+from cli import UserError, did_you_mean
+
+EVAL_SEED_OFFSET = 1_000_000_000  # evaluation levels count from here, training levels from 0: they never meet
+PLAN_LIMIT = 1000  # subgoals the bot may push in one replan; real plans need a few dozen, endless ones never stop
+MAX_DEPTH = 256  # subgoals on the bot's stack at once
+MAX_UNSOLVABLE_IN_A_ROW = 100
+NO_ACTION = -1
+
+
+def babyai_tasks() -> list[str]:
+    """Return the ids of all registered BabyAI tasks."""
+    return [task_id for task_id in gym.registry if task_id.startswith("BabyAI-")]
+
+
+def check_task(task_id: str) -> None:
+    """Raise a UserError that names the closest tasks unless `task_id` is a registered BabyAI task."""
+    if task_id not in babyai_tasks():
+        raise UserError(
+            f"unknown task {task_id!r}.{did_you_mean(task_id, babyai_tasks())}"
+            " A task_id looks like 'BabyAI-GoToLocal-v0'; minigrid's documentation lists them all."
+        )
+
+
+@functools.lru_cache(maxsize=4)
+def _shuffled_levels(seed: int, level_pass: int, train_levels: int) -> np.ndarray:
+    return np.random.default_rng([seed, level_pass]).permutation(train_levels)
+
+
+def training_level_seed(seed: int, env_index: int, num_envs: int, episode: int, train_levels: int | None) -> int:
+    """Return the level seed of the given episode of one of `num_envs` environments in the run seeded with `seed`.
+
+    The environments deal the levels out among themselves: episode j of environment i takes place j * num_envs + i.
+    The first pass goes through levels 0, 1, 2, ... in order, so that levels can be generated while training runs;
+    every later pass shuffles all `train_levels` anew. With `train_levels=None` levels never repeat.
+    """
+    place = episode * num_envs + env_index
+    if train_levels is None:
+        return place
+    level_pass, place = divmod(place, train_levels)
+    return place if level_pass == 0 else int(_shuffled_levels(seed, level_pass, train_levels)[place])
+
+
+def training_levels(seed: int, env_index: int, num_envs: int, train_levels: int | None) -> Iterator[int]:
+    """Yield the level seeds of one environment, episode after episode (see `training_level_seed`)."""
+    for episode in itertools.count():
+        yield training_level_seed(seed, env_index, num_envs, episode, train_levels)
+
+
+class BotHasNoPlan(Exception):
+    """The bot keeps changing its plan without ever choosing an action."""
+
+
+class _PlanStack(list):
+    """The bot's stack of subgoals, which notices a plan that never settles."""
+
+    pushes = 0
+
+    def append(self, subgoal):
+        super().append(subgoal)
+        self.pushes += 1
+        if self.pushes > PLAN_LIMIT or len(self) > MAX_DEPTH:
+            raise BotHasNoPlan
+
+
+class BoundedBot(BabyAIBot):
+    """minigrid's bot, except that a plan that does not settle raises `BotHasNoPlan` instead of hanging."""
+
+    def __init__(self, mission):
+        super().__init__(mission)
+        self.stack = _PlanStack(self.stack)
+
+    def replan(self, action_taken=None):
+        self.stack.pushes = 0
+        return super().replan(action_taken)
+
+
+def ask_bot(bot: BabyAIBot, action_taken: int | None = None) -> int | None:
+    """Return the bot's action after `action_taken` (None at the start), or None when it has no plan.
+
+    The bot signals "I cannot go on" by whatever exception its plan ran into: failed assertions, missing cells, opened
+    boxes. All of them mean the same to us.
+    """
+    try:
+        return int(bot.replan(action_taken))
+    except Exception:
+        return None
+
+
+def make_level_env(task_id: str, max_steps: int | None = None, render_mode: str | None = None) -> gym.Env:
+    """Return minigrid's own environment for a task, with `max_steps` overridden unless it is None.
+
+    Raises:
+        UserError: unknown task.
+    """
+    check_task(task_id)
+    env = gym.make(task_id, disable_env_checker=True, render_mode=render_mode).unwrapped
+    if max_steps is not None:
+        env.max_steps = max_steps
+        env.fixed_max_steps = True  # else a BabyAI reset computes its own limit from the instruction
+    return env
+
+
+def reset_level(env: gym.Env, level_seed: int) -> dict:
+    """Reset minigrid's environment to a level and return its observation, without what minigrid prints on the way."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        observation, _ = env.reset(seed=level_seed)
+    return observation
+
+
+def bot_solution_steps(env: gym.Env) -> int:
+    """Play the level `env` was just reset to with the bot alone; return the number of steps, -1 if it does not succeed."""
+    bot = BoundedBot(env)
+    action = ask_bot(bot)
+    while action is not None:
+        _, reward, terminated, truncated, _ = env.step(action)
+        if terminated or truncated:
+            return env.step_count if reward > 0 else -1
+        action = ask_bot(bot, action)
+    return -1
+
+
+def _instruction_descriptions(instruction) -> list:
+    """Return the object descriptions of an instruction, in the order in which the mission names its parts."""
+    if hasattr(instruction, "instr_a"):
+        return _instruction_descriptions(instruction.instr_a) + _instruction_descriptions(instruction.instr_b)
+    return [getattr(instruction, name) for name in ("desc", "desc_move", "desc_fixed") if hasattr(instruction, name)]
+
+
+def _describe(cell, position) -> dict:
+    entry = {"type": cell.type, "color": cell.color, "position": [int(position[0]), int(position[1])]}
+    if cell.type == "door":
+        entry["state"] = "open" if cell.is_open else "locked" if cell.is_locked else "closed"
+    return entry
+
+
+def env_context(env: gym.Env) -> dict:
+    """Return what plots need to know of the level that minigrid's `env` was just reset to (design, section 6)."""
+    cells = [(env.grid.get(x, y), (x, y)) for x in range(env.width) for y in range(env.height)]
+    by_type = {kind: [] for kind in ("door", "key", "ball", "box")}
+    for cell, position in cells:
+        if cell is not None and cell.type in by_type:
+            by_type[cell.type].append(_describe(cell, position))
+    goals = {}
+    for description in _instruction_descriptions(env.instrs):
+        for cell, position in zip(description.obj_set, description.obj_poss, strict=True):
+            if cell.type != "wall":
+                goals[tuple(position)] = _describe(cell, position)
+    start = [int(env.agent_pos[0]), int(env.agent_pos[1])]
+    return {
+        "grid_size": [env.width, env.height],
+        "agent_start_pos": start,
+        "agent_start_room": [coordinate // (env.room_size - 1) for coordinate in start],
+        "room_grid_shape": [env.num_cols, env.num_rows],
+        "room_size": env.room_size,
+        "goals": list(goals.values()),
+        "doors": by_type["door"],
+        "keys": by_type["key"],
+        "balls": by_type["ball"],
+        "boxes": by_type["box"],
+        "walls": [list(position) for cell, position in cells if cell is not None and cell.type == "wall"],
+    }
+
+
+def render_level(task_id: str, level_seed: int, actions: Sequence[int] = (), max_steps: int | None = None) -> np.ndarray:
+    """Return minigrid's picture (uint8 [height, width, 3]) of a level after the given actions."""
+    env = make_level_env(task_id, max_steps, render_mode="rgb_array")
+    reset_level(env, level_seed)
+    for action in actions:
+        env.step(int(action))
+    return env.render()
+
+
+class BabyAIEnv(gym.Env):
+    """One environment of one BabyAI task, labelled by the bot; the module's docstring tells its observations and infos.
+
+    `reset(seed=s)` plays exactly the level that minigrid generates from seed `s`. `reset()` takes the next level of
+    `self.levels` that the bot can solve.
+
+    Args:
+        task_id: a registered BabyAI task.
+        max_steps: the step limit of an episode; None keeps the task's own.
+        expert: whether infos carry `bot_action`. Without it no episode is cut short for want of a plan.
+    """
+
+    metadata = {"render_modes": ["rgb_array"]}
+    observation_space = spaces.Dict(
+        {
+            "image": spaces.Box(0, 255, (7, 7, 3), np.uint8),
+            "direction": spaces.Discrete(4),
+            "carrying": spaces.Box(0, 1, (), np.int8),
+        }
+    )
+    action_space = spaces.Discrete(7)
+
+    def __init__(self, task_id: str, max_steps: int | None = None, expert: bool = True):
+        self.env = make_level_env(task_id, max_steps, render_mode="rgb_array")
+        self.render_mode = "rgb_array"
+        self.task_id = task_id
+        self.expert = expert
+        self.levels: Iterator[int] | None = None
+        self.plan_failures = 0
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None):
+        if seed is not None:
+            self._load_level(seed)
+        else:
+            self._load_next_solvable_level()
+        self._observation = reset_level(self.env, self.level_seed)
+        self.env_context = env_context(self.env)
+        self._bot_action = NO_ACTION
+        if self.expert:
+            self._bot = BoundedBot(self.env)
+            action = ask_bot(self._bot)
+            self._bot_action = NO_ACTION if action is None else action
+        return self._observe(), self._info()
+
+    def _load_level(self, level_seed: int) -> None:
+        self.level_seed = level_seed
+        reset_level(self.env, level_seed)
+        self.bot_steps = bot_solution_steps(self.env)
+
+    def _load_next_solvable_level(self) -> None:
+        if self.levels is None:
+            raise UserError("this environment has no levels yet: call reset(seed=...) first")
+        for _ in range(MAX_UNSOLVABLE_IN_A_ROW):
+            self._load_level(next(self.levels))
+            if self.bot_steps >= 0:
+                return
+            self.plan_failures += 1
+        raise unsolvable_task(self.task_id)
+
+    def step(self, action):
+        self._observation, reward, terminated, truncated, _ = self.env.step(int(action))
+        self._bot_action = NO_ACTION
+        if self.expert and not (terminated or truncated):
+            bot_action = ask_bot(self._bot, int(action))
+            if bot_action is None:
+                truncated = True
+                self.plan_failures += 1
+            else:
+                self._bot_action = bot_action
+        return self._observe(), float(reward), terminated, truncated, self._info()
+
+    def _observe(self) -> dict:
+        return {
+            "image": self._observation["image"],
+            "direction": np.int64(self._observation["direction"]),
+            "carrying": np.array(self.env.carrying is not None, np.int8),
+        }
+
+    def _info(self) -> dict:
+        info = {
+            "mission": self.env.mission,
+            "bot_steps": self.bot_steps,
+            "agent_pos": np.array(self.env.agent_pos, np.int64),
+            "level_seed": self.level_seed,
+            "bot_plan_failures": self.plan_failures,
+        }
+        if self.expert:
+            info["bot_action"] = self._bot_action
+        return info
+
+    def render(self) -> np.ndarray:
+        return self.env.render()
+
+
+def unsolvable_task(task_id: str) -> UserError:
+    """Return the error for a task of which the bot cannot solve level after level."""
+    return UserError(
+        f"the BabyAI bot solved none of {MAX_UNSOLVABLE_IN_A_ROW} levels in a row of {task_id}, so there is nothing to"
+        " imitate: choose another task, or a larger max_steps if you have lowered it"
+    )
+
+
+class BabyAIVectorEnv(SyncVectorEnv):
+    """`num_envs` environments of one task, stepped one after the other (see the module's docstring).
+
+    With `autoreset` (SAME_STEP), `reset(seed=S)` starts the training levels of seed S; without, `reset(seed=[...])`
+    plays exactly the given levels, and `options={"reset_mask": bool [N]}` restarts some of the environments.
+    """
+
+    def __init__(
+        self,
+        task_id: str,
+        num_envs: int,
+        max_steps: int | None = None,
+        expert: bool = True,
+        autoreset: bool = True,
+        train_levels: int | None = None,
+    ):
+        self.train_levels = train_levels
+        super().__init__(
+            [lambda: BabyAIEnv(task_id, max_steps, expert)] * num_envs,
+            autoreset_mode=AutoresetMode.SAME_STEP if autoreset else AutoresetMode.DISABLED,
+        )
+
+    def reset(self, *, seed: int | Sequence[int] | None = None, options: dict | None = None):
+        if seed is not None and not isinstance(seed, (Sequence, np.ndarray)):
+            for index, env in enumerate(self.envs):
+                env.levels = training_levels(operator.index(seed), index, self.num_envs, self.train_levels)
+                env.plan_failures = 0
+            seed = None
+        elif seed is not None:
+            seed = [int(level_seed) for level_seed in seed]
+        return super().reset(seed=seed, options=options)
+
+    @property
+    def env_contexts(self) -> list[dict]:
+        """The running episodes' `env_context` dicts, one per environment."""
+        return [env.env_context for env in self.envs]
+
+
+def make_vec_env(
+    task_id: str,
+    num_envs: int,
+    *,
+    backend: str = "fast",
+    max_steps: int | None = None,
+    expert: bool = True,
+    autoreset: bool = True,
+    train_levels: int | None = None,
+) -> VectorEnv:
+    """Return `num_envs` environments of one BabyAI task, compiled (`fast`) or as minigrid has them (`minigrid`).
+
+    Raises:
+        UserError: unknown task or backend.
+    """
+    check_task(task_id)
+    if backend == "minigrid":
+        vector_env = BabyAIVectorEnv
+    elif backend == "fast":
+        from fast_babyai import FastBabyAIVectorEnv as vector_env  # its compiler takes a second to import
+    else:
+        raise UserError(f"unknown backend {backend!r}: expected 'fast' or 'minigrid'")
+    return vector_env(
+        task_id, num_envs, max_steps=max_steps, expert=expert, autoreset=autoreset, train_levels=train_levels
+    )
