@@ -15,8 +15,8 @@ Infos of `reset` and `step`, always about the state just returned (after an auto
     bot_steps          int64 [N]     length of the bot's own solution of this level, -1 if it cannot solve it
     agent_pos          int64 [N, 2]
     level_seed         int64 [N]
-    bot_plan_failures  int64 [N]     since the last seeded reset: levels passed over because the bot cannot solve them, plus
-                                     episodes cut short because the student went where the bot had no plan
+    bot_plan_failures  int64 [N]     since the last seeded reset: levels passed over because the bot cannot solve them,
+                                     plus episodes cut short because the student went where the bot had no plan
 
 Success means reward > 0: BabyAI also terminates failed missions.
 """
@@ -27,6 +27,7 @@ import io
 import itertools
 import operator
 from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
 import gymnasium as gym
 import minigrid  # noqa: F401  (registers the BabyAI tasks)
@@ -145,7 +146,7 @@ def reset_level(env: gym.Env, level_seed: int) -> dict:
 
 
 def bot_solution_steps(env: gym.Env) -> int:
-    """Play the level `env` was just reset to with the bot alone; return the number of steps, -1 if it does not succeed."""
+    """Play the level `env` was just reset to with the bot alone; return the number of steps, -1 without success."""
     bot = BoundedBot(env)
     action = ask_bot(bot)
     while action is not None:
@@ -198,7 +199,9 @@ def env_context(env: gym.Env) -> dict:
     }
 
 
-def render_level(task_id: str, level_seed: int, actions: Sequence[int] = (), max_steps: int | None = None) -> np.ndarray:
+def render_level(
+    task_id: str, level_seed: int, actions: Sequence[int] = (), max_steps: int | None = None
+) -> np.ndarray:
     """Return minigrid's picture (uint8 [height, width, 3]) of a level after the given actions."""
     env = make_level_env(task_id, max_steps, render_mode="rgb_array")
     reset_level(env, level_seed)
@@ -219,7 +222,7 @@ class BabyAIEnv(gym.Env):
         expert: whether infos carry `bot_action`. Without it no episode is cut short for want of a plan.
     """
 
-    metadata = {"render_modes": ["rgb_array"]}
+    metadata: ClassVar = {"render_modes": ["rgb_array"]}
     observation_space = spaces.Dict(
         {
             "image": spaces.Box(0, 255, (7, 7, 3), np.uint8),

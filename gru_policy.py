@@ -1,0 +1,55 @@
+"""The baseline: one GRU where the mixture has its layers, with the same input, interface and training loop."""
+
+from torch import Tensor, nn
+
+from gru import JoinedGRUs, join_grus, unroll_grus
+from mixture_of_experts import PolicyOutput, RoutingRule
+from policy_input import InputProjection
+
+
+class GRUPolicy(nn.Module):
+    """Observation and mission -> `input_projection` -> GRU(intermediate_dim, hidden_size) -> `head` -> action logits."""
+
+    expert_hidden_sizes: tuple = ()
+
+    def __init__(
+        self,
+        hidden_size: int = 128,
+        intermediate_dim: int = 64,
+        lang_dim: int = 32,
+        num_actions: int = 7,
+        obs_encoding: str = "raw",
+        lang_fusion: str = "concat",
+    ):
+        super().__init__()
+        self.input_projection = InputProjection(obs_encoding, lang_dim, lang_fusion, intermediate_dim)
+        self.gru = nn.GRU(intermediate_dim, hidden_size)
+        self.head = nn.Linear(hidden_size, num_actions)
+
+    def initial_state(self, batch: int) -> list[Tensor]:
+        """Return zeros, a list of one tensor [batch, hidden_size]."""
+        return [self.head.weight.new_zeros(batch, self.gru.hidden_size)]
+
+    def join(self) -> JoinedGRUs:
+        """Return the GRU's weights in the form that `unroll` reads."""
+        return join_grus([self.gru])
+
+    def unroll(
+        self,
+        observation: Tensor,
+        language: Tensor,
+        state: list[Tensor],
+        keep: Tensor,
+        joined: JoinedGRUs | None = None,
+        rule: RoutingRule | None = None,
+    ) -> PolicyOutput:
+        """As `MixtureOfExpertsPolicy.unroll`, with no routing in the result; `rule` must be None."""
+        if rule is not None:
+            raise ValueError("a GRU policy has no routers whose weights a rule could change")
+        hidden = unroll_grus(self.input_projection(observation, language), state[0], keep, joined or self.join())
+        return PolicyOutput(self.head(hidden), [hidden[-1]], [], [])
+
+    def forward(self, observation: Tensor, language: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor], list]:
+        """One timestep, by torch's own GRU: observation [B, 152] -> logits [B, A], state, no routing."""
+        _, hidden = self.gru(self.input_projection(observation, language)[None], state[0][None])
+        return self.head(hidden[0]), [hidden[0]], []

@@ -1,0 +1,109 @@
+"""From what an agent sees and is told to the vector a policy's recurrent layers read.
+
+Observations travel as one compact vector (OBSERVATION_SIZE = 152 numbers: the 7x7x3 image as minigrid encodes it, the
+direction one-hot, the carrying flag); `ObservationEncoder` turns it into features, `InputProjection` lets the projected
+mission meet them.
+"""
+
+import numpy as np
+import torch
+from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX, STATE_TO_IDX
+from torch import Tensor, nn
+
+VIEW_CELLS = 7 * 7
+IMAGE_SIZE = VIEW_CELLS * 3
+OBSERVATION_SIZE = IMAGE_SIZE + 4 + 1
+CELL_CHANNELS = (len(OBJECT_TO_IDX), len(COLOR_TO_IDX), len(STATE_TO_IDX))  # values of a cell's type, color, state
+CELL_VALUES = sum(CELL_CHANNELS)
+OBS_ENCODINGS = ("raw", "onehot")
+LANG_FUSIONS = ("concat", "film", "attention")
+
+
+def observation_vector(observations: dict[str, np.ndarray]) -> np.ndarray:
+    """Return uint8 [N, 152] for a batch of the environment's observations: image, one-hot direction, carrying."""
+    batch = len(observations["direction"])
+    vector = np.zeros((batch, OBSERVATION_SIZE), np.uint8)
+    vector[:, :IMAGE_SIZE] = observations["image"].reshape(batch, IMAGE_SIZE)
+    vector[np.arange(batch), IMAGE_SIZE + observations["direction"]] = 1
+    vector[:, -1] = observations["carrying"]
+    return vector
+
+
+class ObservationEncoder(nn.Module):
+    """Observation vectors [..., 152] -> features [..., size].
+
+    `raw`: the numbers themselves, size 152. `onehot`: each cell's type, color and state one-hot instead of the integers
+    that minigrid gave them, size 49 * 20 + 5 = 985.
+    """
+
+    def __init__(self, obs_encoding: str):
+        super().__init__()
+        self.onehot = obs_encoding == "onehot"
+        self.size = VIEW_CELLS * CELL_VALUES + 5 if self.onehot else OBSERVATION_SIZE
+        channel_starts = torch.tensor([0, CELL_CHANNELS[0], CELL_CHANNELS[0] + CELL_CHANNELS[1]])
+        cell_starts = torch.arange(VIEW_CELLS) * CELL_VALUES
+        self.register_buffer("starts", (cell_starts[:, None] + channel_starts).flatten(), persistent=False)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        if not self.onehot:
+            return observation.float()
+        cells = torch.zeros(*observation.shape[:-1], self.size, device=observation.device)
+        cells.scatter_(-1, observation[..., :IMAGE_SIZE].long() + self.starts, 1.0)
+        cells[..., -5:] = observation[..., IMAGE_SIZE:]
+        return cells
+
+
+class CellAttention(nn.Module):
+    """How well each visible cell answers the mission: one query-key product per cell and head.
+
+    A cell has only 11 * 6 * 3 = 198 possible looks, so all keys together are a small table and a cell's score is a
+    look-up in (queries @ keys).
+    """
+
+    def __init__(self, lang_dim: int, heads: int = 4, key_size: int = 32):
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(lang_dim, heads * key_size)
+        self.key = nn.Sequential(nn.Linear(CELL_VALUES, key_size), nn.ReLU(), nn.Linear(key_size, key_size))
+        looks = torch.cartesian_prod(*(torch.arange(size) for size in CELL_CHANNELS))
+        onehot = [nn.functional.one_hot(channel, size) for channel, size in zip(looks.T, CELL_CHANNELS, strict=True)]
+        self.register_buffer("looks", torch.cat(onehot, dim=1).float(), persistent=False)
+        self.size = heads * VIEW_CELLS
+
+    def forward(self, observation: Tensor, language: Tensor) -> Tensor:
+        """observation [..., 152], language [..., lang_dim] -> scores [..., heads * 49]."""
+        leading = observation.shape[:-1]
+        cells = observation[..., :IMAGE_SIZE].reshape(-1, VIEW_CELLS, 3).long()
+        look = (cells[..., 0] * CELL_CHANNELS[1] + cells[..., 1]) * CELL_CHANNELS[2] + cells[..., 2]
+        keys = self.key(self.looks)
+        queries = self.query(language).reshape(-1, self.heads, keys.shape[1])
+        scores = queries @ keys.t() / keys.shape[1] ** 0.5
+        return scores.gather(2, look[:, None, :].expand(-1, self.heads, -1)).reshape(*leading, self.size)
+
+
+class InputProjection(nn.Linear):
+    """`input_projection`: features [..., input_dim] with the projected mission [..., lang_dim] -> [..., output_size].
+
+    lang_fusion:
+        concat: a linear map of both, side by side.
+        film: the mission also scales and shifts every feature first (Perez et al. 2018, arXiv 1709.07871).
+        attention: per visible cell, how well it answers the mission joins them (`CellAttention`).
+    """
+
+    def __init__(self, obs_encoding: str, lang_dim: int, lang_fusion: str, output_size: int):
+        encoder = ObservationEncoder(obs_encoding)
+        attention = CellAttention(lang_dim) if lang_fusion == "attention" else None
+        super().__init__(encoder.size + lang_dim + (attention.size if attention else 0), output_size)
+        self.encoder = encoder
+        self.attention = attention
+        self.film = nn.Linear(lang_dim, 2 * encoder.size) if lang_fusion == "film" else None
+
+    def forward(self, observation: Tensor, language: Tensor) -> Tensor:
+        features = self.encoder(observation)
+        if self.film is not None:
+            scale, shift = self.film(language).chunk(2, dim=-1)
+            features = features * (1 + scale) + shift
+        parts = [features, language]
+        if self.attention is not None:
+            parts.append(self.attention(observation, language))
+        return super().forward(torch.cat(parts, dim=-1))
