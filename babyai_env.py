@@ -22,11 +22,11 @@ Success means reward > 0: BabyAI also terminates failed missions.
 """
 
 import contextlib
+import copy
 import functools
 import io
-import itertools
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import gymnasium as gym
@@ -34,6 +34,7 @@ import minigrid  # noqa: F401  (registers the BabyAI tasks)
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector.utils import concatenate
 from minigrid.utils.baby_ai_bot import BabyAIBot
 
 from cli import UserError, did_you_mean
@@ -76,12 +77,6 @@ def training_level_seed(seed: int, env_index: int, num_envs: int, episode: int, 
         return place
     level_pass, place = divmod(place, train_levels)
     return place if level_pass == 0 else int(_shuffled_levels(seed, level_pass, train_levels)[place])
-
-
-def training_levels(seed: int, env_index: int, num_envs: int, train_levels: int | None) -> Iterator[int]:
-    """Yield the level seeds of one environment, episode after episode (see `training_level_seed`)."""
-    for episode in itertools.count():
-        yield training_level_seed(seed, env_index, num_envs, episode, train_levels)
 
 
 class BotHasNoPlan(Exception):
@@ -213,8 +208,8 @@ def render_level(
 class BabyAIEnv(gym.Env):
     """One environment of one BabyAI task, labelled by the bot; the module's docstring tells its observations and infos.
 
-    `reset(seed=s)` plays exactly the level that minigrid generates from seed `s`. `reset()` takes the next level of
-    `self.levels` that the bot can solve.
+    `reset(seed=s)` plays exactly the level that minigrid generates from seed `s`. `reset()` takes the next level that
+    the bot can solve, in the order of `level_of_episode`.
 
     Args:
         task_id: a registered BabyAI task.
@@ -237,7 +232,8 @@ class BabyAIEnv(gym.Env):
         self.render_mode = "rgb_array"
         self.task_id = task_id
         self.expert = expert
-        self.levels: Iterator[int] | None = None
+        self.level_of_episode: Callable[[int], int] | None = None
+        self.next_episode = 0
         self.plan_failures = 0
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):
@@ -247,6 +243,7 @@ class BabyAIEnv(gym.Env):
             self._load_next_solvable_level()
         self._observation = reset_level(self.env, self.level_seed)
         self.env_context = env_context(self.env)
+        self.actions_taken: list[int] = []
         self._bot_action = NO_ACTION
         if self.expert:
             self._bot = BoundedBot(self.env)
@@ -260,10 +257,11 @@ class BabyAIEnv(gym.Env):
         self.bot_steps = bot_solution_steps(self.env)
 
     def _load_next_solvable_level(self) -> None:
-        if self.levels is None:
+        if self.level_of_episode is None:
             raise UserError("this environment has no levels yet: call reset(seed=...) first")
         for _ in range(MAX_UNSOLVABLE_IN_A_ROW):
-            self._load_level(next(self.levels))
+            self._load_level(self.level_of_episode(self.next_episode))
+            self.next_episode += 1
             if self.bot_steps >= 0:
                 return
             self.plan_failures += 1
@@ -271,6 +269,7 @@ class BabyAIEnv(gym.Env):
 
     def step(self, action):
         self._observation, reward, terminated, truncated, _ = self.env.step(int(action))
+        self.actions_taken.append(int(action))
         self._bot_action = NO_ACTION
         if self.expert and not (terminated or truncated):
             bot_action = ask_bot(self._bot, int(action))
@@ -336,13 +335,49 @@ class BabyAIVectorEnv(SyncVectorEnv):
 
     def reset(self, *, seed: int | Sequence[int] | None = None, options: dict | None = None):
         if seed is not None and not isinstance(seed, (Sequence, np.ndarray)):
-            for index, env in enumerate(self.envs):
-                env.levels = training_levels(operator.index(seed), index, self.num_envs, self.train_levels)
-                env.plan_failures = 0
+            self._start_levels(operator.index(seed))
             seed = None
         elif seed is not None:
             seed = [int(level_seed) for level_seed in seed]
         return super().reset(seed=seed, options=options)
+
+    def _start_levels(self, seed: int) -> None:
+        self._seed = seed
+        for index, env in enumerate(self.envs):
+            env.level_of_episode = functools.partial(
+                training_level_seed, seed, index, self.num_envs, train_levels=self.train_levels
+            )
+            env.next_episode = 0
+            env.plan_failures = 0
+
+    def get_state(self) -> dict[str, np.ndarray]:
+        """Return all that `set_state` needs to go on from here, in an environment of the same arguments."""
+        longest = max(len(env.actions_taken) for env in self.envs)
+        return {
+            "seed": np.array(self._seed),
+            "next_episode": np.array([env.next_episode for env in self.envs]),
+            "plan_failures": np.array([env.plan_failures for env in self.envs]),
+            "level_seed": np.array([env.level_seed for env in self.envs]),
+            "actions_taken": np.array(
+                [env.actions_taken + [NO_ACTION] * (longest - len(env.actions_taken)) for env in self.envs], np.int8
+            ),
+        }
+
+    def set_state(self, state: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict]:
+        """Go on from a state of `get_state`; return observations and infos, as `reset` does."""
+        self._start_levels(int(state["seed"]))
+        super().reset(seed=[int(level_seed) for level_seed in state["level_seed"]])
+        infos: dict = {}
+        for index, env in enumerate(self.envs):
+            for action in state["actions_taken"][index]:
+                if action != NO_ACTION:
+                    observation, *_ = env.step(action)
+                    self._env_obs[index] = observation
+            env.next_episode = int(state["next_episode"][index])
+            env.plan_failures = int(state["plan_failures"][index])
+            infos = self._add_info(infos, env._info(), index)
+        observations = concatenate(self.single_observation_space, self._env_obs, self._observations)
+        return copy.deepcopy(observations), infos
 
     @property
     def env_contexts(self) -> list[dict]:

@@ -9,6 +9,11 @@ class UserError(Exception):
     """Something the user can mend. The message names the thing, what was expected and what to do."""
 
 
+def warn(message: str) -> None:
+    """Tell the user, in one line on stderr, of something that goes on but not as asked."""
+    print(f"warning: {message}", file=sys.stderr, flush=True)
+
+
 def did_you_mean(name: str, choices: Iterable[str], count: int = 3) -> str:
     """Return ` Did you mean 'a' or 'b'?` for the choices closest to `name`, or an empty string when none is close."""
     by_lowercase = {choice.lower(): choice for choice in choices}

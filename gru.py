@@ -2,7 +2,7 @@
 
 The GRUs of one layer read the same input, so their weights are joined once per unroll: one product with the input for
 all timesteps together, and per timestep one product with all hidden states (block-diagonal) and one set of gates. The
-gradient is written out by hand: it needs no graph node per timestep, and every weight gradient is one product at the end.
+gradient is written out by hand: no graph node per timestep, and every weight gradient is one product at the end.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class JoinedGRUs(NamedTuple):
-    """The weights of GRUs with hidden sizes s_1, s_2, ... (H their sum), gates ordered (reset, update, new) as in torch.
+    """The weights of GRUs with hidden sizes s_1, s_2, ... (H their sum); gates ordered reset, update, new as in torch.
 
     Attributes:
         weight_ih: [3H, input_size].

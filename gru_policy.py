@@ -8,7 +8,7 @@ from policy_input import InputProjection
 
 
 class GRUPolicy(nn.Module):
-    """Observation and mission -> `input_projection` -> GRU(intermediate_dim, hidden_size) -> `head` -> action logits."""
+    """Observation and mission -> `input_projection` -> GRU(intermediate_dim, hidden_size) -> `head` -> logits."""
 
     expert_hidden_sizes: tuple = ()
 

@@ -59,7 +59,7 @@ def drop_experts(routing: Tensor, noise: Tensor, probability: float, threshold: 
 
 
 class Expert(nn.Module):
-    """hidden_size 0: the identity, without parameters. Otherwise GRU(size, hidden_size) -> Linear(hidden_size, size)."""
+    """hidden_size 0: the identity, without parameters; else GRU(size, hidden_size) -> Linear(hidden_size, size)."""
 
     def __init__(self, size: int, hidden_size: int):
         super().__init__()
@@ -113,7 +113,8 @@ class MoELayer(nn.Module):
         self.state_sizes = [router_hidden_size, *expert_hidden_sizes]
         self.state_size = sum(self.state_sizes)
         sizes = torch.tensor(expert_hidden_sizes)
-        self.register_buffer("expert_of_unit", torch.arange(len(sizes)).repeat_interleave(sizes), persistent=False)
+        units = torch.arange(len(sizes)).repeat_interleave(sizes)
+        self.register_buffer("units_of_expert", nn.functional.one_hot(units, len(sizes)).t().float(), persistent=False)
         self.register_buffer("is_identity", (sizes == 0).float(), persistent=False)
 
     def forward(
@@ -159,7 +160,7 @@ class MoELayer(nn.Module):
         hidden = unroll_grus(inputs, state, keep, joined.grus)
         routing = self.router.fc(hidden[..., : self.router.hidden_size]).softmax(-1)
         used = routing if rule is None else rule(routing)
-        weighted = hidden[..., self.router.hidden_size :] * used[..., self.expert_of_unit]
+        weighted = hidden[..., self.router.hidden_size :] * (used @ self.units_of_expert)
         output = torch.cat([weighted, used], dim=-1) @ joined.mix + (used @ self.is_identity)[..., None] * inputs
         return output, hidden[-1], routing, used
 

@@ -1,0 +1,116 @@
+"""A policy together with the language it understands: what training, evaluation and notebooks share."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cli import UserError
+from config import legacy_config
+from gru_policy import GRUPolicy
+from language import MissionEncoder, MissionTable
+from mixture_of_experts import MixtureOfExpertsPolicy, PolicyOutput, RoutingRule
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device called `name`; `auto` is a GPU where there is one.
+
+    Raises:
+        UserError: this machine has no such device.
+    """
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        name = next(device for device in ("cuda", "mps", "cpu") if available[device])
+    if not available[name]:
+        here = " and ".join(device for device, there in available.items() if there)
+        raise UserError(f"device {name!r} is not available: this machine and its torch offer {here}")
+    return torch.device(name)
+
+
+def build_policy(config: Mapping[str, Any]) -> MixtureOfExpertsPolicy | GRUPolicy:
+    """Return a new policy of the kind and sizes that `config` names (a mixture if it has expert_hidden_sizes)."""
+    shared = {
+        name: config[name] for name in ("intermediate_dim", "lang_dim", "num_actions", "obs_encoding", "lang_fusion")
+    }
+    if "expert_hidden_sizes" in config:
+        return MixtureOfExpertsPolicy(config["expert_hidden_sizes"], config["router_hidden_size"], **shared)
+    return GRUPolicy(config["hidden_size"], **shared)
+
+
+class Agent(nn.Module):
+    """A policy, the projection of missions it reads, and the missions met so far.
+
+    Attributes:
+        policy: a MixtureOfExpertsPolicy or GRUPolicy.
+        lang_proj: Linear(embed_dim, lang_dim).
+        missions: numbers of missions, and their embeddings.
+    """
+
+    def __init__(self, config: Mapping[str, Any], encoder: MissionEncoder, device: torch.device | str = "cpu"):
+        super().__init__()
+        self.policy = build_policy(config)
+        self.lang_proj = nn.Linear(encoder.embed_dim, config["lang_dim"])
+        self.missions = MissionTable(encoder, device)
+        self.to(device)
+
+    @property
+    def device(self) -> torch.device:
+        return self.lang_proj.weight.device
+
+    @property
+    def expert_hidden_sizes(self) -> Sequence[Sequence[int]]:
+        """Per layer, its experts' hidden sizes; empty for a policy without routers."""
+        return self.policy.expert_hidden_sizes
+
+    def project(self, numbers: np.ndarray) -> Tensor:
+        """Mission numbers [...] -> projected missions [..., lang_dim]; each distinct mission is projected once."""
+        distinct, inverse = np.unique(numbers, return_inverse=True)
+        embeddings = self.missions.embeddings[torch.from_numpy(distinct).to(self.device)]
+        return self.lang_proj(embeddings)[torch.from_numpy(inverse.reshape(numbers.shape)).to(self.device)]
+
+    @torch.no_grad()
+    def step(
+        self,
+        observation: Tensor,
+        language: Tensor,
+        state: list[Tensor],
+        keep: Tensor,
+        joined: Any = None,
+        rule: RoutingRule | None = None,
+    ) -> PolicyOutput:
+        """One timestep without gradients: observation [B, 152], language [B, lang_dim], keep [B] (0 where an episode
+        begins). The result's tensors lack the time dimension: logits [B, A], routing [B, E] per layer."""
+        output = self.policy.unroll(observation[None], language[None], state, keep[None], joined, rule)
+        return PolicyOutput(
+            output.logits[0], output.state, [w[0] for w in output.routing], [w[0] for w in output.used_routing]
+        )
+
+
+def load_agent(
+    checkpoint: Mapping[str, Any], lang_encoder: str | None = None, device: torch.device | str = "cpu"
+) -> Agent:
+    """Return the agent of a checkpoint (as read by `artifacts.load_checkpoint`), ready to act.
+
+    Args:
+        lang_encoder: a local copy of the encoder that the checkpoint records, for machines without the hub.
+
+    Raises:
+        UserError: the encoder is not to be had or has other dimensions, or the weights do not fit the config.
+    """
+    config = legacy_config(checkpoint["config"])
+    encoder = MissionEncoder(lang_encoder or config["lang_encoder"])
+    expected = checkpoint["lang_proj_state_dict"]["weight"].shape[1]
+    if encoder.embed_dim != expected:
+        raise UserError(
+            f"encoder {encoder.name} gives {encoder.embed_dim} numbers per mission, but this checkpoint was trained"
+            f" with {config['lang_encoder']}, which gives {expected}: name a copy of that one with --lang_encoder"
+        )
+    agent = Agent(config, encoder, device)
+    try:
+        agent.policy.load_state_dict(checkpoint["policy_state_dict"])
+        agent.lang_proj.load_state_dict(checkpoint["lang_proj_state_dict"])
+    except RuntimeError as error:
+        raise UserError(f"the weights do not fit the config they came with: {' '.join(str(error).split())}") from None
+    return agent.eval()

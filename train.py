@@ -1,0 +1,24 @@
+"""Train the baseline, one GRU, to imitate the BabyAI bot.
+
+    python train.py --task_id BabyAI-GoToObj-v0
+    python train.py --task_id BabyAI-GoToLocal-v0 --lang_fusion attention --trial 1 --seed 7
+
+Writes checkpoints and metrics.csv to <checkpoint_dir>/<task_id>/trial_<trial>/[seed_<seed>/]. Ctrl-C saves first;
+the same command with --resume goes on.
+"""
+
+from cli import run_script
+from imitation import train_from_command_line
+
+MIXTURE_KEYS = (
+    "expert_hidden_sizes",
+    "router_hidden_size",
+    "lpc_alpha",
+    "normalize_lpc",
+    "lpc_epsilon",
+    "expert_dropout",
+    "expert_dropout_threshold",
+)
+
+if __name__ == "__main__":
+    run_script(lambda: train_from_command_line(__doc__, without=MIXTURE_KEYS))

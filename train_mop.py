@@ -1,0 +1,16 @@
+"""Train a mixture-of-experts policy to imitate the BabyAI bot.
+
+    python train_mop.py --task_id BabyAI-GoToObj-v0
+    python train_mop.py --task_id BabyAI-GoToLocal-v0 --lang_fusion attention --lpc_alpha 1e-4 --trial 1 --seed 7
+
+Writes checkpoints and metrics.csv to <checkpoint_dir>/<task_id>/trial_<trial>/[seed_<seed>/]. Ctrl-C saves first;
+the same command with --resume goes on.
+"""
+
+from cli import run_script
+from imitation import train_from_command_line
+
+BASELINE_KEYS = ("hidden_size",)
+
+if __name__ == "__main__":
+    run_script(lambda: train_from_command_line(__doc__, without=BASELINE_KEYS))
