@@ -1,0 +1,332 @@
+"""Evaluate one checkpoint: greedy actions on fixed levels, each played exactly once.
+
+    python eval_mop.py --checkpoint checkpoints/BabyAI-GoToObj-v0/trial_0/checkpoint_final.pt
+    python eval_mop.py --checkpoint ... --disable_experts 0:2,1:2       # a lesion
+
+The levels are the first `num_episodes` evaluation levels of the task that the BabyAI bot can solve. Which they are, and
+every number that comes out, is the same for any `num_envs` and in every run. Success means reward > 0.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from gymnasium.vector import VectorWrapper
+from minigrid.core.actions import Actions
+from tqdm import tqdm
+
+from agent import Agent, load_agent
+from artifacts import load_checkpoint
+from babyai_env import EVAL_SEED_OFFSET, MAX_UNSOLVABLE_IN_A_ROW, make_vec_env, unsolvable_task
+from cli import UserError, run_script
+from config import Parser, legacy_config
+from eval_options import NUM_ENVS, NUM_EPISODES, Lesion, add_evaluation_flags, positive
+from mixture_of_experts import RoutingRule, compute_lpc
+from policy_input import OBSERVATION_SIZE, observation_vector
+from routing_data import RoutingData
+
+POLICY_BATCH = 64  # agents per run of the policy, always: see `PolicyActor`
+
+
+class EvalVectorEnv(VectorWrapper):
+    """`num_envs` environments that share out a task's evaluation levels until each was played once.
+
+    Levels are dealt in the order of their seeds to whichever environment is free. A level that the bot cannot solve is
+    passed over, counted in `bot_plan_failures`, and the next seed takes its place. When no level is left, free
+    environments idle.
+
+    To the wrapped environment's infos come
+        running        bool [N]: the state just returned belongs to an episode that counts
+        episode_start  bool [N]: it is the first state of such an episode
+        timestep       int64 [N]: steps since the episode's start
+
+    Attributes:
+        episodes: level seed -> dict with mission, seed, success, num_steps, bot_steps, env_context, of every episode
+            begun; success and num_steps are None until it ends.
+        bot_plan_failures: levels passed over.
+    """
+
+    def __init__(
+        self,
+        task_id: str,
+        num_envs: int = NUM_ENVS,
+        num_episodes: int = NUM_EPISODES,
+        *,
+        max_steps: int | None = None,
+        backend: str = "fast",
+        expert: bool = False,
+    ):
+        super().__init__(
+            make_vec_env(task_id, num_envs, backend=backend, max_steps=max_steps, expert=expert, autoreset=False)
+        )
+        self.task_id = task_id
+        self.num_episodes = num_episodes
+
+    def reset(self, *, seed: None = None, options: None = None):
+        """Begin anew with the first evaluation level. The levels are fixed: there is nothing to seed."""
+        self.episodes: dict[int, dict] = {}
+        self.bot_plan_failures = 0
+        self.episodes_finished = 0
+        self._unsolvable_in_a_row = 0
+        self._next_level = EVAL_SEED_OFFSET
+        self._level_seed = np.full(self.num_envs, EVAL_SEED_OFFSET, np.int64)
+        self._running = np.zeros(self.num_envs, bool)
+        self._episode_start = np.zeros(self.num_envs, bool)
+        self._timestep = np.zeros(self.num_envs, np.int64)
+        self._infos: dict = {}
+        self._deal(np.ones(self.num_envs, bool))
+        return self._observations, self._all_infos()
+
+    def step(self, actions):
+        actions = np.where(self._running, actions, int(Actions.done))
+        self._observations, rewards, terminated, truncated, self._infos = self.env.step(actions)
+        self._timestep += 1
+        self._episode_start[:] = False
+        ended = terminated | truncated
+        for index in np.flatnonzero(ended & self._running):
+            episode = self.episodes[int(self._level_seed[index])]
+            episode["success"] = bool(rewards[index] > 0)
+            episode["num_steps"] = int(self._timestep[index])
+            self.episodes_finished += 1
+        if ended.any():
+            self._running &= ~ended
+            self._deal(ended)
+        return self._observations, rewards, terminated, truncated, self._all_infos()
+
+    def _all_infos(self) -> dict:
+        return self._infos | {
+            "running": self._running.copy(),
+            "episode_start": self._episode_start.copy(),
+            "timestep": self._timestep.copy(),
+        }
+
+    def _deal(self, free: np.ndarray) -> None:
+        """Restart the environments where `free` (bool [N]): on the next levels, or idle when there are enough."""
+        waiting = np.flatnonzero(free)
+        while waiting.size:
+            chosen = waiting[: self.num_episodes - len(self.episodes)]
+            self._level_seed[chosen] = self._next_level + np.arange(len(chosen))
+            self._next_level += len(chosen)
+            self._restart(waiting)
+            contexts = self.env.env_contexts
+            solvable = self._infos["bot_steps"][chosen] >= 0
+            for index, is_solvable in zip(chosen.tolist(), solvable.tolist(), strict=True):
+                if is_solvable:
+                    self._unsolvable_in_a_row = 0
+                    self._begin_episode(index, contexts[index])
+                else:
+                    self._unsolvable_in_a_row += 1
+                    self.bot_plan_failures += 1
+            if self._unsolvable_in_a_row >= MAX_UNSOLVABLE_IN_A_ROW:
+                raise unsolvable_task(self.task_id)
+            waiting = chosen[~solvable]
+
+    def _begin_episode(self, index: int, env_context: dict) -> None:
+        self._running[index] = self._episode_start[index] = True
+        self.episodes[int(self._level_seed[index])] = {
+            "mission": self._infos["mission"][index],
+            "seed": int(self._level_seed[index]),
+            "success": None,
+            "num_steps": None,
+            "bot_steps": int(self._infos["bot_steps"][index]),
+            "env_context": env_context,
+        }
+
+    def _restart(self, indices: np.ndarray) -> None:
+        mask = np.zeros(self.num_envs, bool)
+        mask[indices] = True
+        options = None if mask.all() else {"reset_mask": mask.copy()}
+        self._observations, infos = self.env.reset(seed=self._level_seed.tolist(), options=options)
+        for name, values in infos.items():
+            if name in self._infos and not name.startswith("_"):
+                values = np.where(mask.reshape(-1, *[1] * (values.ndim - 1)), values, self._infos[name])
+            self._infos[name] = values
+        self._timestep[mask] = 0
+
+
+class Actor(Protocol):
+    """Whoever plays: a trained agent, the bot itself, ..."""
+
+    expert_hidden_sizes: Sequence[Sequence[int]]  # per layer, its experts' hidden sizes; empty without routers
+
+    def act(self, observations: dict[str, np.ndarray], infos: dict) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Return actions [N], and per layer the router weights [N, E] that led to them."""
+
+
+class PolicyActor:
+    """An agent's greedy actions in N environments.
+
+    The policy always runs on POLICY_BATCH agents, padded or in several batches, and each mission is projected alone: a
+    matrix product may come out different in its last bit for another batch size, and then so might a decision.
+    """
+
+    def __init__(self, agent: Agent, num_envs: int, rule: RoutingRule | None = None):
+        self.agent, self.num_envs, self.rule = agent, num_envs, rule
+        self.expert_hidden_sizes = agent.expert_hidden_sizes
+        padded = -(-num_envs // POLICY_BATCH) * POLICY_BATCH
+        self.batches = [slice(start, start + POLICY_BATCH) for start in range(0, padded, POLICY_BATCH)]
+        self.observation = torch.zeros(padded, OBSERVATION_SIZE, dtype=torch.uint8)
+        self.language = torch.zeros(padded, agent.lang_proj.out_features)
+        self.keep = torch.ones(padded)
+        self.state = [agent.policy.initial_state(POLICY_BATCH) for _ in self.batches]
+        with torch.no_grad():
+            self.joined = agent.policy.join()
+
+    @torch.no_grad()
+    def act(self, observations: dict[str, np.ndarray], infos: dict) -> tuple[np.ndarray, list[np.ndarray]]:
+        self.observation[: self.num_envs] = torch.from_numpy(observation_vector(observations))
+        self.keep[: self.num_envs] = torch.from_numpy(~infos["episode_start"])
+        for index in np.flatnonzero(infos["episode_start"]):
+            number = self.agent.missions.lookup([infos["mission"][index]])
+            self.language[index] = self.agent.project(number)[0]
+        actions, weights = [], []
+        for place, rows in enumerate(self.batches):
+            output = self.agent.step(
+                self.observation[rows],
+                self.language[rows],
+                self.state[place],
+                self.keep[rows],
+                self.joined,
+                self.rule,
+            )
+            self.state[place] = output.state
+            actions.append(output.logits.argmax(-1).numpy())
+            weights.append([layer.numpy() for layer in output.used_routing])
+        layers = [np.concatenate(layer)[: self.num_envs] for layer in zip(*weights, strict=True)]
+        return np.concatenate(actions)[: self.num_envs], layers
+
+
+class Evaluation(NamedTuple):
+    """What an evaluation found.
+
+    Attributes:
+        metrics: success_rate; path_ratio, mean over successful episodes of agent steps / bot steps (NaN without any);
+            mean_lpc, over all timesteps (NaN for a policy without routers); bot_plan_failures.
+        routing_data: every step in the order of episode and timestep, weights as used (so after a lesion), and the
+            episodes; episode i is the i-th of the solvable levels. A policy without routers has no layers and LPC NaN.
+    """
+
+    metrics: dict[str, float]
+    routing_data: RoutingData
+
+
+def evaluate(
+    agent: Agent,
+    task_id: str,
+    num_episodes: int = NUM_EPISODES,
+    *,
+    num_envs: int = NUM_ENVS,
+    max_steps: int | None = None,
+    backend: str = "fast",
+    lesion: Lesion | None = None,
+    on_episodes: Callable[[int], object] | None = None,
+) -> Evaluation:
+    """Play `num_episodes` evaluation levels of a task greedily and measure success, paths and routing.
+
+    Args:
+        agent: on the CPU, as `agent.load_agent` returns it.
+        max_steps: step limit of an episode; None keeps the task's own.
+        num_envs: environments side by side; the result does not depend on it.
+        lesion: experts switched off.
+        on_episodes: called with the number of episodes just finished, for progress bars.
+
+    Raises:
+        UserError: unknown task, impossible lesion, or weights that are not finite numbers.
+    """
+    if not all(parameter.isfinite().all() for parameter in agent.parameters()):
+        raise UserError("its weights hold NaN or infinity: this training run diverged, there is nothing to evaluate")
+    rule = None if lesion is None else lesion.rule(agent.expert_hidden_sizes)
+    num_envs = min(num_envs, num_episodes)
+    env = EvalVectorEnv(task_id, num_envs, num_episodes, max_steps=max_steps, backend=backend)
+    try:
+        return play(PolicyActor(agent, num_envs, rule), env, on_episodes)
+    finally:
+        env.close()
+
+
+def play(actor: Actor, env: EvalVectorEnv, on_episodes: Callable[[int], object] | None = None) -> Evaluation:
+    """Let `actor` play all episodes of `env`."""
+    steps = []  # per step: level seeds, running, timestep, position, carrying, actions, then per layer the weights
+    observations, infos = env.reset()
+    finished = 0
+    while infos["running"].any():
+        actions, weights = actor.act(observations, infos)
+        steps.append(
+            (
+                infos["level_seed"].copy(),
+                infos["running"],
+                infos["timestep"].astype(np.int32),
+                infos["agent_pos"].astype(np.int16),
+                observations["carrying"].copy(),
+                np.asarray(actions, np.int8),
+                *weights,
+            )
+        )
+        observations, _, _, _, infos = env.step(actions)
+        if on_episodes is not None and env.episodes_finished > finished:
+            on_episodes(env.episodes_finished - finished)
+        finished = env.episodes_finished
+
+    seeds = sorted(env.episodes)
+    episodes = [env.episodes[seed] for seed in seeds]
+    level_seed, running, *columns = (np.concatenate(column) for column in zip(*steps, strict=True))
+    order = np.flatnonzero(running)
+    order = order[np.lexsort((columns[0][order], level_seed[order]))]
+    timestep, position, carrying, action, *weights = (column[order] for column in columns)
+    lpc = np.full(len(order), np.nan, np.float32)
+    if weights:
+        lpc = compute_lpc([torch.from_numpy(layer) for layer in weights], actor.expert_hidden_sizes).numpy()
+    episode = np.searchsorted(seeds, level_seed[order])
+    routing_data = RoutingData(episode, timestep, position, weights, lpc, carrying, action, episodes)
+
+    path_ratios = [episode["num_steps"] / episode["bot_steps"] for episode in episodes if episode["success"]]
+    metrics = {
+        "success_rate": float(np.mean([episode["success"] for episode in episodes])),
+        "path_ratio": float(np.mean(path_ratios)) if path_ratios else float("nan"),
+        "mean_lpc": float(np.mean(lpc, dtype=np.float64)),
+        "bot_plan_failures": env.bot_plan_failures,
+    }
+    return Evaluation(metrics, routing_data)
+
+
+def main() -> None:
+    parser = Parser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--checkpoint", required=True, metavar="PATH", help="the checkpoint_*.pt to evaluate")
+    parser.add_argument("--task_id", help="play another task than the checkpoint was trained on")
+    parser.add_argument("--max_steps", type=positive, help="step limit of an episode [default: as in training]")
+    add_evaluation_flags(parser)
+    arguments = parser.parse_args()
+    lesion = Lesion.parse(arguments.disable_experts, arguments.min_router_weight)
+
+    checkpoint = load_checkpoint(arguments.checkpoint)
+    config = legacy_config(checkpoint["config"])
+    task_id = arguments.task_id or config.get("task_id")
+    if task_id is None:
+        raise UserError(f"{arguments.checkpoint}: its config does not say which task it was trained on; add --task_id")
+    max_steps = arguments.max_steps or config["max_steps"]
+    num_episodes = arguments.num_episodes or NUM_EPISODES
+    torch.set_num_threads(1)  # the policy is small: more threads would wait for each other
+    agent = load_agent(checkpoint, arguments.lang_encoder)
+    with tqdm(total=num_episodes, desc=task_id, unit="episode", leave=False) as progress:
+        evaluation = evaluate(
+            agent,
+            task_id,
+            num_episodes,
+            num_envs=arguments.num_envs,
+            max_steps=max_steps,
+            backend=arguments.backend,
+            lesion=lesion,
+            on_episodes=progress.update,
+        )
+    steps = len(evaluation.routing_data)
+    print(f"checkpoint         {arguments.checkpoint}")
+    print(f"task               {task_id}, {num_episodes} episodes, {steps} steps")
+    if lesion:
+        print(f"lesion             {lesion.name}")
+    for name, value in evaluation.metrics.items():
+        print(f"{name:<18} {value:.4g}" if isinstance(value, float) else f"{name:<18} {value}")
+
+
+if __name__ == "__main__":
+    run_script(main)
