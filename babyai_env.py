@@ -209,7 +209,7 @@ class BabyAIEnv(gym.Env):
     """One environment of one BabyAI task, labelled by the bot; the module's docstring tells its observations and infos.
 
     `reset(seed=s)` plays exactly the level that minigrid generates from seed `s`. `reset()` takes the next level that
-    the bot can solve, in the order of `level_of_episode`.
+    the bot can solve, in the order of `level_of_episode` (at random where that is None).
 
     Args:
         task_id: a registered BabyAI task.
@@ -237,6 +237,7 @@ class BabyAIEnv(gym.Env):
         self.plan_failures = 0
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):
+        super().reset(seed=seed)
         if seed is not None:
             self._load_level(seed)
         else:
@@ -257,15 +258,18 @@ class BabyAIEnv(gym.Env):
         self.bot_steps = bot_solution_steps(self.env)
 
     def _load_next_solvable_level(self) -> None:
-        if self.level_of_episode is None:
-            raise UserError("this environment has no levels yet: call reset(seed=...) first")
         for _ in range(MAX_UNSOLVABLE_IN_A_ROW):
-            self._load_level(self.level_of_episode(self.next_episode))
-            self.next_episode += 1
+            self._load_level(self._next_level_seed())
             if self.bot_steps >= 0:
                 return
             self.plan_failures += 1
         raise unsolvable_task(self.task_id)
+
+    def _next_level_seed(self) -> int:
+        if self.level_of_episode is None:  # nobody asked for certain levels
+            return int(self.np_random.integers(EVAL_SEED_OFFSET))
+        self.next_episode += 1
+        return self.level_of_episode(self.next_episode - 1)
 
     def step(self, action):
         self._observation, reward, terminated, truncated, _ = self.env.step(int(action))
@@ -354,7 +358,7 @@ class BabyAIVectorEnv(SyncVectorEnv):
         """Return all that `set_state` needs to go on from here, in an environment of the same arguments."""
         longest = max(len(env.actions_taken) for env in self.envs)
         return {
-            "seed": np.array(self._seed),
+            "seed": np.array([self._seed]),
             "next_episode": np.array([env.next_episode for env in self.envs]),
             "plan_failures": np.array([env.plan_failures for env in self.envs]),
             "level_seed": np.array([env.level_seed for env in self.envs]),
@@ -365,7 +369,7 @@ class BabyAIVectorEnv(SyncVectorEnv):
 
     def set_state(self, state: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict]:
         """Go on from a state of `get_state`; return observations and infos, as `reset` does."""
-        self._start_levels(int(state["seed"]))
+        self._start_levels(int(state["seed"][0]))
         super().reset(seed=[int(level_seed) for level_seed in state["level_seed"]])
         infos: dict = {}
         for index, env in enumerate(self.envs):

