@@ -38,6 +38,7 @@ CHECKPOINT_ROOTS = ("checkpoints", "modal_checkpoints")
 RESULTS_PATH = "evaluation_results.csv"
 CACHE_DIR = "evaluation_cache"
 PLOTS_DIR = "plots"
+METRICS_FILE = "metrics.csv"  # beside a run's checkpoints
 
 RESULT_COLUMNS = [  # every results CSV starts with these; further columns follow
     "checkpoint_path",
@@ -300,6 +301,14 @@ def _checkpoint_problem(path: os.PathLike | str, error: Exception) -> str:
 # -------------------------------------------------------------------------------------------------- training curves
 
 
+def write_metrics(path: os.PathLike | str, rows: Iterable[dict[str, float]]) -> None:
+    """Write `metrics.csv`, one row per log interval; a number that does not exist (nan) is an empty cell."""
+    with atomic_write(path) as file:
+        writer = csv.DictWriter(file, METRICS_COLUMNS)
+        writer.writeheader()
+        writer.writerows({name: "" if value != value else value for name, value in row.items()} for row in rows)
+
+
 def read_metrics(path: os.PathLike | str) -> "pd.DataFrame":
     """Read the `metrics.csv` that training writes beside its checkpoint (columns: `METRICS_COLUMNS`).
 
@@ -430,7 +439,8 @@ def _frame(path: os.PathLike | str, columns: list[str], rows: list[dict[str, str
 
 @dataclass(frozen=True)
 class RoutingCacheRef:
-    """A routing cache and what its place says about it; `variant` names the folders below the run's (a lesion, ...)."""
+    """A routing cache and what its place says about it; `variant` names the folders below the run's (of a lesion, or
+    of a second checkpoint of the same task, trial and seed)."""
 
     path: Path
     task_id: str
@@ -454,12 +464,12 @@ _CACHE_PATTERN = re.compile(
 )
 
 
-def find_routing_caches(cache_dir: os.PathLike | str = CACHE_DIR, variants: bool = False) -> list[RoutingCacheRef]:
-    """Return the routing caches under a folder, sorted by path; lesions and other variants only on request."""
+def find_routing_caches(cache_dir: os.PathLike | str = CACHE_DIR, lesions: bool = False) -> list[RoutingCacheRef]:
+    """Return the routing caches under a folder, sorted by path; those of lesioned policies only on request."""
     found = []
     for path in sorted(Path(cache_dir).glob(f"*/trial_*/**/{_ROUTING_FILE}")):
         match = _CACHE_PATTERN.fullmatch(path.relative_to(cache_dir).as_posix())
-        if match is not None and (variants or match["variant"] is None):
+        if match is not None and (lesions or "lesion_" not in (match["variant"] or "")):
             numbers = {name: None if match[name] is None else int(match[name]) for name in ("trial", "seed", "update")}
             found.append(RoutingCacheRef(path, match["task_id"], variant=match["variant"] or "", **numbers))
     return found

@@ -239,9 +239,12 @@ def evaluate(
     rule = None if lesion is None else lesion.rule(agent.expert_hidden_sizes)
     num_envs = min(num_envs, num_episodes)
     env = EvalVectorEnv(task_id, num_envs, num_episodes, max_steps=max_steps, backend=backend)
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the policy is small: threads would wait for each other, and change last digits
     try:
         return play(PolicyActor(agent, num_envs, rule), env, on_episodes)
     finally:
+        torch.set_num_threads(num_threads)
         env.close()
 
 
@@ -306,7 +309,6 @@ def main() -> None:
         raise UserError(f"{arguments.checkpoint}: its config does not say which task it was trained on; add --task_id")
     max_steps = arguments.max_steps or config["max_steps"]
     num_episodes = arguments.num_episodes or NUM_EPISODES
-    torch.set_num_threads(1)  # the policy is small: more threads would wait for each other
     agent = load_agent(checkpoint, arguments.lang_encoder)
     with tqdm(total=num_episodes, desc=task_id, unit="episode", leave=False) as progress:
         evaluation = evaluate(

@@ -1,0 +1,444 @@
+"""Evaluate every checkpoint once: a row in the results CSV, and a routing cache, for each.
+
+    python batch_eval.py                                    # whatever is new or has changed
+    python batch_eval.py --task 'BabyAI-GoTo*' --final_only --workers 4
+    python batch_eval.py --disable_experts 0:2,1:2          # a lesion: own CSV (..._lesions.csv), own caches
+
+Checkpoints that are in the CSV and whose file has not changed are passed over, so an interrupted run goes on where it
+stopped. A checkpoint that cannot be evaluated is reported and does not stop the others; the exit status is then 1.
+"""
+
+import contextlib
+import datetime
+import hashlib
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from artifacts import (
+    CACHE_DIR,
+    CHECKPOINT_ROOTS,
+    RESULTS_PATH,
+    ArtifactError,
+    CheckpointRef,
+    find_checkpoints,
+    load_checkpoint,
+    read_result_rows,
+    result_key,
+    routing_cache_owner,
+    routing_cache_path,
+    timestamp,
+    upsert_result,
+    write_routing_cache,
+)
+from cli import UserError, did_you_mean, run_script
+from config import Parser, legacy_config
+from eval_options import NUM_EPISODES, Lesion, add_evaluation_flags, natural, positive
+
+CONFIG_COLUMNS = (  # of a row: taken from the checkpoint's config, empty where it has no such key
+    "num_updates",
+    "unroll_len",
+    "lr",
+    "lpc_alpha",
+    "intermediate_dim",
+    "router_hidden_size",
+    "max_steps",
+    "lang_dim",
+    "hidden_size",
+    "obs_encoding",
+    "lang_fusion",
+    "lang_encoder",
+)
+NOT_CACHED = "skipped"  # in the column routing_cache: evaluated with --skip_routing
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How all checkpoints of a batch are evaluated."""
+
+    results_path: Path
+    num_episodes: int
+    num_envs: int
+    backend: str
+    lang_encoder: str | None
+    lesion: Lesion
+
+
+@dataclass(frozen=True)
+class Job:
+    """A checkpoint to evaluate; `cache_path` is None with --skip_routing."""
+
+    ref: CheckpointRef
+    cache_path: Path | None
+
+
+def evaluate_checkpoint(job: Job, settings: Settings, on_episodes: Callable[[int], object] | None = None) -> dict:
+    """Evaluate one checkpoint, write its routing cache and then its row; return the row.
+
+    Raises:
+        UserError: the checkpoint cannot be evaluated, or the results cannot be written.
+    """
+    from agent import load_agent  # PyTorch takes seconds to import, and often nothing is left to do
+    from eval_mop import evaluate
+
+    ref, lesion = job.ref, settings.lesion
+    file_state = {"checkpoint_size": None, "checkpoint_mtime_ns": None, "checkpoint_sha256": None}
+    with contextlib.suppress(FileNotFoundError):  # load_checkpoint will say so
+        state = ref.path.stat()  # before reading: if training replaces the file meanwhile, the next run notices
+        file_state = {
+            "checkpoint_size": state.st_size,
+            "checkpoint_mtime_ns": state.st_mtime_ns,
+            "checkpoint_sha256": sha256(ref.path),
+        }
+    checkpoint = load_checkpoint(ref.path)
+    config = legacy_config(checkpoint["config"])
+    if config.get("task_id", ref.task_id) != ref.task_id:
+        raise ArtifactError(
+            ref.path,
+            f"it was trained on {config['task_id']}, but lies in the folder of {ref.task_id}: move it there, or use"
+            " eval_mop.py --task_id to see how it does on another task",
+        )
+    agent = load_agent(checkpoint, settings.lang_encoder)
+    metrics, routing_data = evaluate(
+        agent,
+        ref.task_id,
+        settings.num_episodes,
+        num_envs=settings.num_envs,
+        max_steps=config["max_steps"],
+        backend=settings.backend,
+        lesion=lesion,
+        on_episodes=on_episodes,
+    )
+    expert_hidden_sizes = [list(layer) for layer in agent.expert_hidden_sizes]
+    evaluated_at = timestamp()
+    if job.cache_path is not None and expert_hidden_sizes:
+        header = {
+            "checkpoint_path": str(ref.path),
+            "task_id": ref.task_id,
+            "evaluated_at": evaluated_at,
+            "expert_hidden_sizes": expert_hidden_sizes,
+            "metrics": metrics,
+        }
+        write_routing_cache(job.cache_path, header | ({"lesion": lesion.name} if lesion else {}), routing_data)
+    row = {
+        "checkpoint_path": str(ref.path),
+        "task_id": ref.task_id,
+        "trial": ref.trial,
+        "num_episodes": settings.num_episodes,
+        **metrics,
+        **{name: config.get(name) for name in CONFIG_COLUMNS},
+        "expert_hidden_sizes": expert_hidden_sizes or None,
+        "evaluated_at": evaluated_at,
+        "seed": config["seed"] if ref.seed is None else ref.seed,
+        "update": ref.update,
+        "routing_cache": NOT_CACHED if job.cache_path is None else job.cache_path if expert_hidden_sizes else None,
+        **file_state,
+    }
+    upsert_result(settings.results_path, row | ({"lesion": lesion.name} if lesion else {}))
+    return row
+
+
+def sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# ------------------------------------------------------------------------------------------------- what is left to do
+
+
+def plan(
+    refs: Sequence[CheckpointRef],
+    rows: dict[tuple[str, str], dict[str, str]],
+    cache_paths: dict[CheckpointRef, Path | None],
+    lesion: Lesion,
+    num_episodes: int | None = None,
+) -> list[Job]:
+    """Return a job for each checkpoint that was not evaluated yet, has changed since, or lacks its routing cache.
+
+    Args:
+        rows: of the results CSV, by `artifacts.result_key`.
+        cache_paths: where each checkpoint's routing cache belongs; None where none is wanted.
+        num_episodes: evaluations over another number of episodes do not count; None: any number will do.
+    """
+    jobs = []
+    for ref in refs:
+        row = rows.get(result_key({"checkpoint_path": str(ref.path), "lesion": lesion.name}))
+        cache_path = cache_paths[ref]
+        if (
+            row is None
+            or (num_episodes is not None and row.get("num_episodes") != str(num_episodes))
+            or not is_unchanged(ref.path, row)
+            or (cache_path is not None and lacks_cache(row, cache_path))
+        ):
+            jobs.append(Job(ref, cache_path))
+    return jobs
+
+
+def lacks_cache(row: dict[str, str], cache_path: Path) -> bool:
+    """Tell whether a row of a mixture has no routing cache to go with it (a baseline has no routing)."""
+    is_mixture = row.get("expert_hidden_sizes", "") != ""
+    return is_mixture and (row.get("routing_cache") == NOT_CACHED or not cache_path.exists())
+
+
+def is_unchanged(path: Path, row: dict[str, str]) -> bool:
+    """Tell whether a checkpoint is the one that its row was made from.
+
+    Size and time of change tell in an instant; a file that was only touched or copied has the same digest. Rows of
+    older programs say nothing of the file but when it was evaluated.
+    """
+    try:
+        state = path.stat()
+        if not row.get("checkpoint_sha256"):
+            evaluated_at = datetime.datetime.fromisoformat(row.get("evaluated_at", ""))
+            return state.st_mtime <= evaluated_at.timestamp()
+        if row.get("checkpoint_size") != str(state.st_size):
+            return False
+        return row.get("checkpoint_mtime_ns") == str(state.st_mtime_ns) or row["checkpoint_sha256"] == sha256(path)
+    except (OSError, ValueError):  # gone, or no date: evaluating it anew will tell
+        return False
+
+
+def choose_cache_paths(
+    refs: Sequence[CheckpointRef], cache_dir: Path, lesion: Lesion
+) -> dict[CheckpointRef, Path | None]:
+    """Return where each checkpoint's routing cache belongs.
+
+    The same task, trial and seed may exist under two roots (trained here, and on Modal). The first of them has the
+    plain path, the other one a folder below it, `from_<root>`.
+
+    Raises:
+        UserError: two checkpoints would have the same cache nevertheless.
+    """
+    owners: dict[Path, str] = {}
+    chosen = {}
+    for ref in refs:
+        root = ref.path.resolve().parents[2 if ref.seed is None else 3].name
+        lesion_folder = f"lesion_{lesion.name}" if lesion else ""
+        for folder in ("", f"from_{root}"):
+            path = routing_cache_path(cache_dir, ref, os.path.join(folder, lesion_folder))
+            owner = owners.get(path) or routing_cache_owner(path)
+            if owner is None or os.path.abspath(owner) == os.path.abspath(ref.path) or not os.path.exists(owner):
+                break
+        else:
+            raise UserError(
+                f"{owner} and {ref.path} would share the cache {path}: give one of them another --cache_dir"
+            )
+        owners[path] = str(ref.path)
+        chosen[ref] = path
+    return chosen
+
+
+# --------------------------------------------------------------------------------------------------------- doing it
+
+
+def attempt(job: Job, settings: Settings, on_episodes: Callable[[int], object]) -> str | None:
+    """Evaluate a checkpoint; return None, or the reason why it cannot be."""
+    try:
+        evaluate_checkpoint(job, settings, on_episodes)
+    except UserError as error:
+        return str(error).removeprefix(f"{job.ref.path}: ")
+    except Exception:  # a mistake of ours, or a file damaged in a way nobody thought of: the others shall go on
+        return "unexpected\n" + traceback.format_exc()
+    return None
+
+
+def run_here(jobs: Sequence[Job], settings: Settings, on_episodes: Callable) -> Iterator[tuple[Job, str | None]]:
+    """Evaluate one checkpoint after the other; yield each with the reason why it failed, or None."""
+    for job in jobs:
+        yield job, attempt(job, settings, on_episodes)
+
+
+def _work(connection: multiprocessing.connection.Connection, settings: Settings) -> None:
+    """Evaluate the jobs that come in, and report episodes (int) and outcomes (tuple), until the connection closes."""
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        while True:
+            connection.send((attempt(connection.recv(), settings, connection.send),))
+
+
+def run_in_workers(
+    jobs: Sequence[Job], settings: Settings, on_episodes: Callable, num_workers: int
+) -> Iterator[tuple[Job, str | None]]:
+    """As `run_here`, in `num_workers` processes. A process that dies costs the checkpoint it had, and is replaced."""
+    context = multiprocessing.get_context("spawn")
+    waiting = list(reversed(jobs))
+    running: dict = {}  # connection -> (process, job)
+
+    def hand_out(connection, process) -> None:
+        if not waiting:
+            connection.close()
+            process.join()
+            return
+        job = waiting.pop()
+        running[connection] = process, job
+        with contextlib.suppress(BrokenPipeError):  # it has died: receiving from it will say so
+            connection.send(job)
+
+    def start_worker() -> None:
+        connection, far_end = context.Pipe()
+        process = context.Process(target=_work, args=(far_end, settings), daemon=True)
+        previous = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent; children inherit this
+        process.start()
+        signal.signal(signal.SIGINT, previous)
+        far_end.close()
+        hand_out(connection, process)
+
+    try:
+        for _ in range(min(num_workers, len(jobs))):
+            start_worker()
+        while running:
+            for connection in multiprocessing.connection.wait(list(running)):
+                process, job = running[connection]
+                try:
+                    message = connection.recv()
+                except (EOFError, OSError):
+                    del running[connection]
+                    process.join()
+                    yield (
+                        job,
+                        f"the process that evaluated it died with exit code {process.exitcode} (-9: out of memory?)",
+                    )
+                    if waiting:
+                        start_worker()
+                    continue
+                if isinstance(message, int):
+                    on_episodes(message)
+                else:
+                    del running[connection]
+                    hand_out(connection, process)
+                    yield job, message[0]
+    finally:
+        for process, _ in running.values():
+            process.terminate()
+            process.join()
+
+
+def run(jobs: Sequence[Job], settings: Settings, num_workers: int) -> dict[CheckpointRef, str]:
+    """Evaluate checkpoints with progress bars; return why those failed that did."""
+    failures = {}
+    with (
+        tqdm(total=len(jobs), desc="checkpoints", unit="checkpoint", position=0) as checkpoints,
+        tqdm(total=len(jobs) * settings.num_episodes, desc="episodes", unit="episode", position=1) as episodes,
+    ):
+        if num_workers == 1:
+            outcomes = run_here(jobs, settings, episodes.update)
+        else:
+            outcomes = run_in_workers(jobs, settings, episodes.update, num_workers)
+        with contextlib.closing(outcomes):
+            for job, reason in outcomes:
+                checkpoints.update()
+                if reason is not None:
+                    failures[job.ref] = reason
+                    tqdm.write(f"failed: {job.ref.path}: {reason}", file=sys.stderr)
+    return failures
+
+
+# -------------------------------------------------------------------------------------------------------- telling it
+
+
+def summary(refs: Sequence[CheckpointRef], rows: dict, failures: dict[CheckpointRef, str], lesion: Lesion) -> str:
+    """Return a table of the selected checkpoints and what is known of them."""
+
+    def number(row: dict[str, str], name: str, digits: int) -> str:
+        return f"{float(row[name]):.{digits}f}" if row.get(name) else "-"
+
+    lines = [f"{'checkpoint':<48} {'episodes':>8} {'success':>8} {'path ratio':>10} {'mean LPC':>9}"]
+    for ref in refs:
+        row = rows.get(result_key({"checkpoint_path": str(ref.path), "lesion": lesion.name}), {})
+        numbers = (
+            f"{row.get('num_episodes', '-'):>8} {number(row, 'success_rate', 3):>8} {number(row, 'path_ratio', 2):>10}"
+            f" {number(row, 'mean_lpc', 1):>9}"
+        )
+        lines.append(f"{ref!s:<48} {numbers}" + ("  failed" if ref in failures else ""))
+    return "\n".join(lines)
+
+
+def select_checkpoints(arguments) -> list[CheckpointRef]:
+    """Return the checkpoints that the flags choose.
+
+    Raises:
+        UserError: there are none.
+    """
+    roots = arguments.checkpoint_dir or CHECKPOINT_ROOTS
+    for root in arguments.checkpoint_dir or ():
+        if not Path(root).is_dir():
+            raise UserError(f"--checkpoint_dir {root}: no such folder")
+    chosen = find_checkpoints(
+        roots, arguments.task, arguments.trial, arguments.seed, arguments.update, arguments.final_only
+    )
+    if chosen:
+        return chosen
+    everything = find_checkpoints(roots)
+    if not everything:
+        raise UserError(f"no checkpoints under {' or '.join(map(str, roots))}: train_mop.py and train.py make them")
+    near = did_you_mean(arguments.task, {ref.task_id for ref in everything}) if arguments.task else ""
+    raise UserError(f"none of the {len(everything)} checkpoints under {' and '.join(map(str, roots))} fits.{near}")
+
+
+def results_path_of(results_path: str, lesion: Lesion) -> Path:
+    """Return the CSV to write to: lesions have their own, so that normal results stay one row per checkpoint."""
+    path = Path(results_path)
+    return path.with_name(f"{path.stem}_lesions{path.suffix}") if lesion else path
+
+
+def main() -> int:
+    parser = Parser(description=__doc__)
+    parser.add_argument("--task", help="only this task_id, or a pattern such as 'BabyAI-GoTo*'")
+    parser.add_argument("--trial", type=natural, help="only this trial")
+    parser.add_argument("--seed", type=natural, help="only this seed")
+    parser.add_argument("--update", type=natural, help="only the checkpoints of this update")
+    parser.add_argument("--final_only", action="store_true", help="leave out the checkpoints made along the way")
+    parser.add_argument("--force", action="store_true", help="also those that were evaluated before")
+    parser.add_argument("--skip_routing", action="store_true", help="write no routing caches")
+    parser.add_argument("--workers", type=positive, default=1, metavar="K", help="processes side by side [%(default)s]")
+    parser.add_argument(
+        "--checkpoint_dir", nargs="+", metavar="DIR", help=f"where to look [{' '.join(CHECKPOINT_ROOTS)}]"
+    )
+    parser.add_argument("--results_path", default=RESULTS_PATH, metavar="CSV", help="[%(default)s]")
+    parser.add_argument("--cache_dir", default=CACHE_DIR, metavar="DIR", help="routing caches [%(default)s]")
+    add_evaluation_flags(parser)
+    arguments = parser.parse_args()
+
+    lesion = Lesion.parse(arguments.disable_experts, arguments.min_router_weight)
+    refs = select_checkpoints(arguments)
+    results_path = results_path_of(arguments.results_path, lesion)
+    rows = {result_key(row): row for row in read_result_rows(results_path)}
+    cache_paths = choose_cache_paths(refs, Path(arguments.cache_dir), lesion)
+    if arguments.skip_routing:
+        cache_paths = dict.fromkeys(refs)
+    if arguments.force:
+        jobs = [Job(ref, cache_paths[ref]) for ref in refs]
+    else:
+        jobs = plan(refs, rows, cache_paths, lesion, arguments.num_episodes)
+    print(f"{len(refs)} checkpoints, {len(jobs)} to evaluate", flush=True)
+
+    failures = {}
+    if jobs:
+        settings = Settings(
+            results_path=results_path,
+            num_episodes=arguments.num_episodes or NUM_EPISODES,
+            num_envs=arguments.num_envs,
+            backend=arguments.backend,
+            lang_encoder=arguments.lang_encoder,
+            lesion=lesion,
+        )
+        failures = run(jobs, settings, arguments.workers)
+        rows = {result_key(row): row for row in read_result_rows(results_path)}
+    print(summary(refs, rows, failures, lesion))
+    if failures:
+        print(f"\n{len(failures)} of {len(jobs)} could not be evaluated:", file=sys.stderr)
+        for ref, reason in failures.items():
+            print(f"  {ref.path}: {reason}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)
