@@ -20,6 +20,7 @@ import pickle
 import re
 import secrets
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -270,7 +271,8 @@ def load_checkpoint(
     import torch
 
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of pickle protocols; the error says all there is to say
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ArtifactError(path, _reading_problem(error)) from error
     except Exception as error:  # damaged bytes make the unpickler fail with any exception there is
@@ -286,15 +288,17 @@ def load_checkpoint(
 
 
 def _checkpoint_problem(path: os.PathLike | str, error: Exception) -> str:
-    refused = re.search(r"Unsupported (?:global|class|operand)[: ]+(?:GLOBAL )?`?([\w.]+)", str(error))
-    if isinstance(error, pickle.UnpicklingError) and refused:
-        return f"refused, and not executed: it holds the Python object {refused[1]}; only tensors and values are read"
     with open(path, "rb") as file:
         start = file.read(2)
+    refused = re.search(r"nsupported (?:global: )?GLOBAL ([\w.]+)", str(error))
+    if refused:
+        return f"refused, and not executed: it holds the Python object {refused[1]}; only tensors and values are read"
     if start == b"":
         return "the file is empty"
     if start == b"PK":
         return "damaged or cut short: copy it again, or train again"
+    if start.startswith(b"\x80") and isinstance(error, pickle.UnpicklingError):
+        return "refused, and not executed: a Python pickle, not a PyTorch checkpoint"
     return "not a PyTorch checkpoint"
 
 
@@ -564,6 +568,8 @@ def _read_cache_by_lines(path: os.PathLike | str) -> dict | None:
             if len(header) == 1 and line != b"{\n":
                 return None
         else:
+            return None
+        if file.peek(2)[:2] not in (b'{"', b"]}", b""):
             return None
         cache = orjson.loads(b"".join(header) + b'"routing_data":[]}')
         episodes = cache.get("episodes")
