@@ -1,0 +1,30 @@
+# The two commands of the README are `make demo` and `make test`. Each builds .venv by itself.
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO_TASK := BabyAI-GoToObj-v0
+
+.PHONY: demo test lint clean
+
+demo: .venv/ready
+	$(BIN)/python train_mop.py --task_id $(DEMO_TASK) --trial 0 --overwrite
+	$(BIN)/python train.py --task_id $(DEMO_TASK) --trial 1 --overwrite
+	$(BIN)/python batch_eval.py --task $(DEMO_TASK) --final_only
+	$(BIN)/python routing_viz.py --checkpoint checkpoints/$(DEMO_TASK)/trial_0/checkpoint_final.pt
+	$(BIN)/python cross_task_viz.py
+
+test: .venv/ready
+	$(BIN)/python -m pytest
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/marimo check --strict routing_viz.py cross_task_viz.py
+
+# torch comes first: its pinned version keeps other packages from bringing another one.
+.venv/ready: requirements.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check "$$(grep '^torch==' requirements.txt)"
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+clean:
+	rm -rf .venv
