@@ -19,10 +19,8 @@ lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/marimo check --strict routing_viz.py cross_task_viz.py
 
-# torch comes first: its pinned version keeps other packages from bringing another one.
 .venv/ready: requirements.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check "$$(grep '^torch==' requirements.txt)"
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
