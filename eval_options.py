@@ -80,7 +80,9 @@ class Lesion:
                 raise UserError(f"--disable_experts switches off every expert of layer {layer}: leave it at least one")
 
         def rule(layer, weights):
-            weights = weights * weights.new_tensor(kept[layer])
+            kept_experts = weights.new_tensor(kept[layer])
+            weights = weights * kept_experts
+            weights = weights.where(weights.sum(-1, keepdim=True) > 0, kept_experts)  # all trust was in disabled ones
             too_small = (weights < self.min_router_weight) & (weights < weights.amax(-1, keepdim=True))
             weights = weights.masked_fill(too_small, 0.0)
             return weights / weights.sum(-1, keepdim=True)

