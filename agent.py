@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cli import UserError
 from config import legacy_config
+from gru import Activations
 from gru_policy import GRUPolicy
 from language import MissionEncoder, MissionTable
 from mixture_of_experts import MixtureOfExpertsPolicy, PolicyOutput, RoutingRule
@@ -79,10 +80,11 @@ class Agent(nn.Module):
         keep: Tensor,
         joined: Any = None,
         rule: RoutingRule | None = None,
+        activations: list[Activations] | None = None,
     ) -> PolicyOutput:
         """One timestep without gradients: observation [B, 152], language [B, lang_dim], keep [B] (0 where an episode
         begins). The result's tensors lack the time dimension: logits [B, A], routing [B, E] per layer."""
-        output = self.policy.unroll(observation[None], language[None], state, keep[None], joined, rule)
+        output = self.policy.unroll(observation[None], language[None], state, keep[None], joined, rule, activations)
         return PolicyOutput(
             output.logits[0], output.state, [w[0] for w in output.routing], [w[0] for w in output.used_routing]
         )

@@ -3,6 +3,9 @@
 The GRUs of one layer read the same input, so their weights are joined once per unroll: one product with the input for
 all timesteps together, and per timestep one product with all hidden states (block-diagonal) and one set of gates. The
 gradient is written out by hand: no graph node per timestep, and every weight gradient is one product at the end.
+
+A rollout runs the same steps, one at a time, before the unroll that learns from it. What they computed can be kept
+(`Activations`), and the unroll then starts from there instead of computing it again.
 """
 
 from collections.abc import Sequence
@@ -45,7 +48,39 @@ def join_grus(grus: Sequence[nn.GRU]) -> JoinedGRUs:
     )
 
 
-def unroll_grus(inputs: Tensor, state: Tensor, keep: Tensor, weights: JoinedGRUs) -> Tensor:
+class Activations(NamedTuple):
+    """What the backward pass reads of T timesteps of B agents with H hidden units.
+
+    Attributes:
+        before: [T, B, H], the states as each step reads them, after resets.
+        recurrent: [T, B, 3H], their product with weight_hh.
+        reset_update: [T, B, 2H], the reset and update gates.
+        new: [T, B, H], the candidate states.
+        after: [T, B, H], the states after each step.
+    """
+
+    before: Tensor
+    recurrent: Tensor
+    reset_update: Tensor
+    new: Tensor
+    after: Tensor
+
+    @classmethod
+    def empty(cls, steps: int, batch: int, hidden: int, like: Tensor) -> "Activations":
+        return cls(*(like.new_empty(steps, batch, factor * hidden) for factor in (1, 3, 2, 1, 1)))
+
+    def step(self, t: int) -> "Activations":
+        """Return a view of timestep t alone."""
+        return Activations(*(tensor[t : t + 1] for tensor in self))
+
+
+def unroll_grus(
+    inputs: Tensor,
+    state: Tensor,
+    keep: Tensor,
+    weights: JoinedGRUs,
+    activations: Activations | None = None,
+) -> Tensor:
     """Run joined GRUs over T timesteps for B agents.
 
     Args:
@@ -53,41 +88,47 @@ def unroll_grus(inputs: Tensor, state: Tensor, keep: Tensor, weights: JoinedGRUs
         state: [B, H], the hidden states before the first step.
         keep: [T, B], 0 where an episode begins at that step (its agent's state returns to zero), else 1.
         weights: of H hidden units in all.
+        activations: without gradients, where to keep what is computed; with gradients, what was kept of these very
+            steps under the same weights.
 
     Returns:
         [T, B, H], the hidden states after each step.
     """
     gates = nn.functional.linear(inputs, weights.weight_ih, weights.bias_ih)
-    return _Recurrence.apply(gates, state, keep.unsqueeze(-1), weights.weight_hh, weights.bias_hh)
+    keep = keep.unsqueeze(-1)
+    if torch.is_grad_enabled():
+        return _Recurrence.apply(gates, state, keep, weights.weight_hh, weights.bias_hh, activations)
+    return _run(gates, state, keep, weights.weight_hh, weights.bias_hh, activations).after
+
+
+def _run(gates, state, keep, weight_hh, bias_hh, activations=None) -> Activations:
+    """h_t = (1 - z) * n + z * h with r, z = sigmoid(i + U h), n = tanh(i_n + r * (U_n h)): torch.nn.GRU's equations."""
+    steps, batch, hidden = *gates.shape[:2], state.shape[1]
+    kept = activations or Activations.empty(steps, batch, hidden, gates)
+    weight = weight_hh.t()
+    for gate, keep_t, before, recurrent, reset_update, new, after in zip(gates, keep, *kept, strict=True):
+        torch.mul(state, keep_t, out=before)
+        torch.addmm(bias_hh, before, weight, out=recurrent)
+        torch.add(gate[:, : 2 * hidden], recurrent[:, : 2 * hidden], out=reset_update).sigmoid_()
+        reset, update = reset_update.split(hidden, dim=1)
+        torch.addcmul(gate[:, 2 * hidden :], reset, recurrent[:, 2 * hidden :], out=new).tanh_()
+        state = torch.lerp(new, before, update, out=after)
+    return kept
 
 
 class _Recurrence(torch.autograd.Function):
-    """h_t = (1 - z) * n + z * h with r, z = sigmoid(i + U h), n = tanh(i_n + r * (U_n h)): torch.nn.GRU's equations."""
-
     @staticmethod
-    def forward(ctx, gates, state, keep, weight_hh, bias_hh):
-        steps, batch, hidden = gates.shape[0], gates.shape[1], state.shape[1]
-        before = gates.new_empty(steps, batch, hidden)  # each step's state as the GRU reads it, after resets
-        recurrent = torch.empty_like(gates)
-        reset_update = gates.new_empty(steps, batch, 2 * hidden)
-        new = gates.new_empty(steps, batch, hidden)
-        after = gates.new_empty(steps, batch, hidden)
-        weight = weight_hh.t()
-        for t in range(steps):
-            torch.mul(state, keep[t], out=before[t])
-            torch.addmm(bias_hh, before[t], weight, out=recurrent[t])
-            torch.add(gates[t, :, : 2 * hidden], recurrent[t, :, : 2 * hidden], out=reset_update[t]).sigmoid_()
-            reset, update = reset_update[t, :, :hidden], reset_update[t, :, hidden:]
-            torch.addcmul(gates[t, :, 2 * hidden :], reset, recurrent[t, :, 2 * hidden :], out=new[t]).tanh_()
-            state = torch.lerp(new[t], before[t], update, out=after[t])
-        ctx.save_for_backward(before, recurrent, reset_update, new, keep, weight_hh)
-        return after
+    def forward(ctx, gates, state, keep, weight_hh, bias_hh, activations):
+        if activations is None:
+            activations = _run(gates, state, keep, weight_hh, bias_hh)
+        ctx.save_for_backward(*activations, keep, weight_hh)
+        return activations.after.view_as(activations.after)
 
     @staticmethod
     def backward(ctx, grad_after):
-        before, recurrent, reset_update, new, keep, weight_hh = ctx.saved_tensors
+        before, recurrent, reset_update, new, _, keep, weight_hh = ctx.saved_tensors
         hidden = new.shape[2]
-        reset, update = reset_update[..., :hidden], reset_update[..., hidden:]
+        reset, update = reset_update.split(hidden, dim=2)
         # What does not depend on the gradient is computed for all timesteps at once.
         new_slope = (1 - update) * (1 - new * new)
         update_slope = (before - new) * update * (1 - update)
@@ -101,8 +142,8 @@ class _Recurrence(torch.autograd.Function):
             torch.mul(grad, update_slope[t], out=grad_recurrent[t, :, hidden : 2 * hidden])
             torch.mul(grad_new, reset_slope[t], out=grad_recurrent[t, :, :hidden])
             torch.mul(grad_new, reset[t], out=grad_recurrent[t, :, 2 * hidden :])
-            carried = torch.addmm(grad * update[t], grad_recurrent[t], weight_hh).mul_(keep[t])
+            carried = torch.addmm(grad.mul_(update[t]), grad_recurrent[t], weight_hh).mul_(keep[t])
         grad_gates[..., : 2 * hidden] = grad_recurrent[..., : 2 * hidden]
         flat = grad_recurrent.flatten(0, 1)
         grad_weight = flat.t() @ before.flatten(0, 1)
-        return grad_gates, carried, None, grad_weight, flat.sum(0)
+        return grad_gates, carried, None, grad_weight, flat.sum(0), None

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from gru import JoinedGRUs, join_grus, unroll_grus
+from gru import Activations, JoinedGRUs, join_grus, unroll_grus
 from mixture_of_experts import PolicyOutput, RoutingRule
 from policy_input import InputProjection
 
@@ -30,6 +30,10 @@ class GRUPolicy(nn.Module):
         """Return zeros, a list of one tensor [batch, hidden_size]."""
         return [self.head.weight.new_zeros(batch, self.gru.hidden_size)]
 
+    def empty_activations(self, steps: int, batch: int) -> list[Activations]:
+        """As `MixtureOfExpertsPolicy.empty_activations`."""
+        return [Activations.empty(steps, batch, self.gru.hidden_size, self.head.weight)]
+
     def join(self) -> JoinedGRUs:
         """Return the GRU's weights in the form that `unroll` reads."""
         return join_grus([self.gru])
@@ -42,11 +46,14 @@ class GRUPolicy(nn.Module):
         keep: Tensor,
         joined: JoinedGRUs | None = None,
         rule: RoutingRule | None = None,
+        activations: list[Activations] | None = None,
     ) -> PolicyOutput:
         """As `MixtureOfExpertsPolicy.unroll`, with no routing in the result; `rule` must be None."""
         if rule is not None:
             raise ValueError("a GRU policy has no routers whose weights a rule could change")
-        hidden = unroll_grus(self.input_projection(observation, language), state[0], keep, joined or self.join())
+        inputs = self.input_projection(observation, language)
+        kept = None if activations is None else activations[0]
+        hidden = unroll_grus(inputs, state[0], keep, joined or self.join(), kept)
         return PolicyOutput(self.head(hidden), [hidden[-1]], [], [])
 
     def forward(self, observation: Tensor, language: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor], list]:

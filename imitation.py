@@ -23,6 +23,7 @@ from agent import Agent, choose_device
 from babyai_env import make_vec_env
 from cli import UserError, warn
 from config import config_parser, parse_config
+from gru import Activations
 from language import MissionEncoder
 from mixture_of_experts import compute_lpc, drop_experts
 from policy_input import OBSERVATION_SIZE, observation_vector
@@ -44,6 +45,7 @@ class Rollout(NamedTuple):
         label: the bot's actions, int64 [T, N].
         dropout_noise: uniform, per layer [T, N, E]; empty without expert dropout.
         state: the policy's state before the first step.
+        activations: what the policy computed on the way.
     """
 
     observation: Tensor
@@ -52,6 +54,7 @@ class Rollout(NamedTuple):
     label: Tensor
     dropout_noise: list[Tensor]
     state: list[Tensor]
+    activations: list[Activations]
 
 
 def lpc_penalty(lpc: Tensor, ce: Tensor, config: Mapping[str, Any]) -> Tensor:
@@ -132,6 +135,7 @@ class Learner:
             train_levels=config["train_levels"],
         )
         self.policy_state = self.agent.policy.initial_state(config["num_envs"])
+        self.activations = self.agent.policy.empty_activations(config["unroll_len"], config["num_envs"])
         self.keep = np.zeros(config["num_envs"], np.float32)
         self.episodes = EpisodeStatistics(config["num_envs"])
         self.update = 0
@@ -174,6 +178,7 @@ class Learner:
                 keep[t].to(self.device),
                 joined,
                 self._dropout_rule([layer[t] for layer in dropout_noise]),
+                [layer.step(t) for layer in self.activations],
             )
             state = output.state
             actions = (output.logits - noise[t]).argmax(-1).cpu().numpy()
@@ -195,6 +200,7 @@ class Learner:
             torch.from_numpy(label).to(self.device),
             dropout_noise,
             before,
+            self.activations,
         )
 
     def learn(self, rollout: Rollout) -> None:
@@ -205,6 +211,7 @@ class Learner:
             rollout.state,
             rollout.keep,
             rule=self._dropout_rule(rollout.dropout_noise),
+            activations=rollout.activations,
         )
         ce = nn.functional.cross_entropy(output.logits.flatten(0, 1), rollout.label.flatten())
         lpc = penalty = ce.new_zeros(())
@@ -221,7 +228,7 @@ class Learner:
             nn.utils.clip_grad_norm_(self.parameters, self.config["max_grad_norm"])
         self.optimizer.step()
 
-        self.policy_state = [layer.detach() for layer in output.state]
+        self.policy_state = [layer.detach().clone() for layer in output.state]
         accuracy = (output.logits.argmax(-1) == rollout.label).float().mean()
         self.sums += torch.stack([loss, ce, penalty, accuracy, lpc]).detach()
         self.updates_summed += 1

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gru import JoinedGRUs, join_grus, unroll_grus
+from gru import Activations, JoinedGRUs, join_grus, unroll_grus
 from policy_input import InputProjection
 
 RoutingRule = Callable[[int, Tensor], Tensor]
@@ -144,6 +144,7 @@ class MoELayer(nn.Module):
         keep: Tensor,
         joined: JoinedLayer,
         rule: Callable[[Tensor], Tensor] | None = None,
+        activations: Activations | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """T timesteps at once.
 
@@ -153,11 +154,12 @@ class MoELayer(nn.Module):
             keep: [T, B], 0 where an episode begins (the state returns to zero), else 1.
             joined: from `join`.
             rule: changes the router's weights before they are used.
+            activations: see `unroll_grus`.
 
         Returns:
             output [T, B, size], state [B, state_size], router weights [T, B, E], the weights used [T, B, E].
         """
-        hidden = unroll_grus(inputs, state, keep, joined.grus)
+        hidden = unroll_grus(inputs, state, keep, joined.grus, activations)
         routing = self.router.fc(hidden[..., : self.router.hidden_size]).softmax(-1)
         used = routing if rule is None else rule(routing)
         weighted = hidden[..., self.router.hidden_size :] * (used @ self.units_of_expert)
@@ -213,6 +215,11 @@ class MixtureOfExpertsPolicy(nn.Module):
         """Return the state in which every episode begins: zeros, [batch, state_size] per layer."""
         return [self.head.weight.new_zeros(batch, layer.state_size) for layer in self.moe_layers]
 
+    def empty_activations(self, steps: int, batch: int) -> list[Activations]:
+        """Return room for what a rollout computes, so that the unroll that learns from it need not do it again."""
+        like = self.head.weight
+        return [Activations.empty(steps, batch, layer.state_size, like) for layer in self.moe_layers]
+
     def join(self) -> list[JoinedLayer]:
         """Return all layers' weights in the form that `unroll` reads."""
         return [layer.join() for layer in self.moe_layers]
@@ -225,6 +232,7 @@ class MixtureOfExpertsPolicy(nn.Module):
         keep: Tensor,
         joined: list[JoinedLayer] | None = None,
         rule: RoutingRule | None = None,
+        activations: list[Activations] | None = None,
     ) -> PolicyOutput:
         """Run T timesteps of B agents.
 
@@ -235,12 +243,14 @@ class MixtureOfExpertsPolicy(nn.Module):
             keep: [T, B], 0 where an episode begins at that step, else 1.
             joined: from `join`, to share it between calls; it goes stale when parameters change.
             rule: changes each layer's router weights before they are used (dropout, lesions).
+            activations: from `empty_activations`, see `unroll_grus`.
         """
         hidden = self.input_projection(observation, language)
         new_state, routing, used_routing = [], [], []
         for index, (layer, weights) in enumerate(zip(self.moe_layers, joined or self.join(), strict=True)):
             layer_rule = None if rule is None else lambda routed, index=index: rule(index, routed)
-            hidden, layer_state, routed, used = layer.unroll(hidden, state[index], keep, weights, layer_rule)
+            kept = None if activations is None else activations[index]
+            hidden, layer_state, routed, used = layer.unroll(hidden, state[index], keep, weights, layer_rule, kept)
             new_state.append(layer_state)
             routing.append(routed)
             used_routing.append(used)

@@ -77,6 +77,29 @@ def test_unroll_equals_the_definition_and_so_do_its_gradients(sequence):
         torch.testing.assert_close(fused[name], plain[name], rtol=1e-3, atol=1e-4, msg=name)
 
 
+def test_an_unroll_that_starts_from_a_rollouts_activations_has_the_same_gradients(sequence):
+    observation, language, keep = sequence
+
+    def gradients(policy, activations):
+        policy.zero_grad()
+        output = policy.unroll(observation, language, policy.initial_state(BATCH), keep, activations=activations)
+        output.logits.square().sum().backward()
+        return output, {name: parameter.grad.clone() for name, parameter in policy.named_parameters()}
+
+    for policy in (mixture(), GRUPolicy(8, 12, LANG_DIM)):
+        kept = policy.empty_activations(STEPS, BATCH)
+        state = policy.initial_state(BATCH)
+        with torch.no_grad():
+            for t in range(STEPS):
+                now = (observation[t : t + 1], language[t : t + 1], state, keep[t : t + 1])
+                state = policy.unroll(*now, activations=[layer.step(t) for layer in kept]).state
+        output, from_kept = gradients(policy, kept)
+        expected_output, expected = gradients(policy, None)
+        torch.testing.assert_close(output.logits, expected_output.logits)
+        for name in expected:
+            torch.testing.assert_close(from_kept[name], expected[name], rtol=1e-3, atol=1e-5, msg=name)
+
+
 def test_single_steps_equal_the_unroll(sequence):
     observation, language, keep = sequence
     policy = mixture()
