@@ -270,13 +270,12 @@ def load_checkpoint(
     """
     import torch
 
+    content = _read_bytes(path)
     try:
         with warnings.catch_warnings(action="ignore"):  # of pickle protocols; the error says all there is to say
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise ArtifactError(path, _reading_problem(error)) from error
+            checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # damaged bytes make the unpickler fail with any exception there is
-        raise ArtifactError(path, _checkpoint_problem(path, error)) from error
+        raise ArtifactError(path, _checkpoint_problem(content, error)) from error
     if not isinstance(checkpoint, dict):
         raise ArtifactError(path, f"not a checkpoint of this project: it holds a {type(checkpoint).__name__}")
     missing = [key for key in required if key not in checkpoint]
@@ -287,17 +286,15 @@ def load_checkpoint(
     return checkpoint
 
 
-def _checkpoint_problem(path: os.PathLike | str, error: Exception) -> str:
-    with open(path, "rb") as file:
-        start = file.read(2)
+def _checkpoint_problem(content: bytes, error: Exception) -> str:
     refused = re.search(r"nsupported (?:global: )?GLOBAL ([\w.]+)", str(error))
     if refused:
         return f"refused, and not executed: it holds the Python object {refused[1]}; only tensors and values are read"
-    if start == b"":
+    if not content:
         return "the file is empty"
-    if start == b"PK":
+    if content.startswith(b"PK"):
         return "damaged or cut short: copy it again, or train again"
-    if start.startswith(b"\x80") and isinstance(error, pickle.UnpicklingError):
+    if content.startswith(b"\x80") and isinstance(error, pickle.UnpicklingError):
         return "refused, and not executed: a Python pickle, not a PyTorch checkpoint"
     return "not a PyTorch checkpoint"
 

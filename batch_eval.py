@@ -198,7 +198,7 @@ def is_unchanged(path: Path, row: dict[str, str]) -> bool:
         state = path.stat()
         if not row.get("checkpoint_sha256"):
             evaluated_at = datetime.datetime.fromisoformat(row.get("evaluated_at", ""))
-            return state.st_mtime <= evaluated_at.timestamp()
+            return state.st_mtime < evaluated_at.timestamp() + 1  # it is rounded down to a second
         if row.get("checkpoint_size") != str(state.st_size):
             return False
         return row.get("checkpoint_mtime_ns") == str(state.st_mtime_ns) or row["checkpoint_sha256"] == sha256(path)

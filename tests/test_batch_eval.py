@@ -1,0 +1,392 @@
+"""Every checkpoint once, whatever happens in between: interruptions, damage, two batches at a time."""
+
+import contextlib
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from test_artifacts import Malicious
+from untrained import make_checkpoint, save
+
+import artifacts
+import batch_eval
+from cli import UserError
+
+ROOT = Path(__file__).parent.parent
+TASKS = ("BabyAI-GoToObj-v0", "BabyAI-GoToRedBallGrey-v0")
+SMALL = ("--num_episodes", "3", "--backend", "minigrid")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def batch(folder, monkeypatch, capsys):
+    """Run batch_eval.py in this process; return its exit status and what it printed to stdout and stderr."""
+
+    def run(*flags):
+        monkeypatch.setattr(sys, "argv", ["batch_eval.py", *SMALL, *map(str, flags)])
+        status = batch_eval.main()
+        output = capsys.readouterr()
+        return status, output.out, output.err
+
+    return run
+
+
+def start_process(*flags):
+    command = [sys.executable, ROOT / "batch_eval.py", *SMALL, *map(str, flags)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def save_four(**changes):
+    for task in TASKS:
+        for trial in (0, 1):
+            save("checkpoints", task, trial, max_steps=12, **changes)
+
+
+def rows():
+    return artifacts.read_result_rows("evaluation_results.csv")
+
+
+def caches():
+    return sorted(str(path) for path in Path("evaluation_cache").rglob("*.json"))
+
+
+def to_evaluate(output):
+    return int(re.search(r"(\d+) to evaluate", output)[1])
+
+
+def change_row(change):
+    """Rewrite the CSV as a user might; `change` gets each row and returns it, or None to delete it."""
+    kept = [row for row in map(change, rows()) if row is not None]
+    with open("evaluation_results.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, kept[0])
+        writer.writeheader()
+        writer.writerows(kept)
+
+
+# ------------------------------------------------------------------------------------------------------ once, and again
+
+
+def test_rows_and_caches_once(batch):
+    save_four()
+    status, output, _ = batch()
+    assert status == 0 and to_evaluate(output) == 4
+    table = artifacts.read_results("evaluation_results.csv")
+    assert list(table.columns[: len(artifacts.RESULT_COLUMNS)]) == artifacts.RESULT_COLUMNS
+    assert len(table) == 4 and set(table["task_id"]) == set(TASKS) and (table["num_episodes"] == 3).all()
+    assert table["success_rate"].between(0, 1).all() and (table["mean_lpc"] > 0).all()
+    for row in rows():
+        cache = artifacts.read_routing_cache(row["routing_cache"])
+        assert cache["checkpoint_path"] == row["checkpoint_path"] and len(cache["episodes"]) == 3
+        assert cache["metrics"]["mean_lpc"] == float(row["mean_lpc"])
+        assert row["routing_cache"] == f"evaluation_cache/{row['task_id']}/trial_{row['trial']}/routing_data.json"
+        assert json.loads(row["expert_hidden_sizes"]) == cache["expert_hidden_sizes"]
+
+    before = {path: os.stat(path).st_mtime_ns for path in [*caches(), "evaluation_results.csv"]}
+    status, output, _ = batch()
+    assert status == 0 and to_evaluate(output) == 0
+    assert before == {path: os.stat(path).st_mtime_ns for path in [*caches(), "evaluation_results.csv"]}
+
+
+def test_what_makes_a_checkpoint_be_evaluated_again(batch):
+    save_four()
+    batch()
+
+    def evaluated_by(*flags):
+        change_row(lambda row: row | {"note": "kept"})
+        count = to_evaluate(batch(*flags)[1])
+        fresh = [row["checkpoint_path"] for row in rows() if row["note"] != "kept"]
+        assert len(fresh) == count and len(rows()) == 4
+        return sorted(fresh)
+
+    change_row(lambda row: None if row["checkpoint_path"].endswith("Obj-v0/trial_1/checkpoint_final.pt") else row)
+    assert evaluated_by() == ["checkpoints/BabyAI-GoToObj-v0/trial_1/checkpoint_final.pt"]
+
+    path = Path("checkpoints/BabyAI-GoToObj-v0/trial_0/checkpoint_final.pt")
+    path.touch()  # the same content
+    assert evaluated_by() == []
+    artifacts.save_checkpoint(path, make_checkpoint(seed=5, task_id=TASKS[0], max_steps=12))
+    assert evaluated_by() == [str(path)]
+
+    os.remove(caches()[1])
+    assert evaluated_by("--skip_routing") == []
+    assert evaluated_by() == ["checkpoints/BabyAI-GoToObj-v0/trial_1/checkpoint_final.pt"]
+
+    assert len(evaluated_by("--num_episodes", "2")) == 4
+    assert evaluated_by("--num_episodes", "2") == []
+    assert len(evaluated_by("--force")) == 4
+
+
+def test_skipped_routing_is_made_up_for(batch):
+    save("checkpoints", max_steps=12)
+    assert batch("--skip_routing")[0] == 0
+    assert caches() == [] and to_evaluate(batch("--skip_routing")[1]) == 0
+    assert to_evaluate(batch()[1]) == 1 and len(caches()) == 1
+    assert to_evaluate(batch()[1]) == 0
+
+
+def test_rows_of_older_programs_count_until_the_file_changes(batch):
+    path = save("checkpoints", max_steps=12)
+    batch()
+    older = {name: value for name, value in rows()[0].items() if name in artifacts.RESULT_COLUMNS}
+    change_row(lambda row: older | {"success_rate": "0.987"})
+    assert to_evaluate(batch()[1]) == 0 and rows()[0]["success_rate"] == "0.987"
+    os.utime(path, (time.time() + 5, time.time() + 5))
+    assert to_evaluate(batch()[1]) == 1 and rows()[0]["success_rate"] != "0.987"
+
+
+def test_a_baseline_has_a_row_and_no_routing(batch):
+    save("checkpoints", baseline=True, max_steps=12)
+    assert batch()[0] == 0
+    assert rows()[0]["mean_lpc"] == rows()[0]["expert_hidden_sizes"] == "" and rows()[0]["success_rate"] != ""
+    assert caches() == [] and to_evaluate(batch()[1]) == 0
+
+
+def test_selection(batch):
+    for seed, update in ((None, None), (3, None), (3, 10)):
+        save("checkpoints", TASKS[0], 1, seed, update, max_steps=12)
+    save("modal_checkpoints", TASKS[1], 2, max_steps=12)
+
+    def chosen(*flags):
+        return to_evaluate(batch(*flags, "--skip_routing", "--results_path", f"{len(flags)}-{hash(flags)}.csv")[1])
+
+    assert chosen() == 4 and chosen("--seed", 3) == 2 and chosen("--trial", 2) == 1 and chosen("--update", 10) == 1
+    assert chosen("--task", "BabyAI-GoToObj*", "--final_only") == 2
+    assert chosen("--checkpoint_dir", "modal_checkpoints") == 1
+    for flags, message in [
+        (("--task", "BabyAI-GoToObject-v0"), "Did you mean 'BabyAI-GoToObj-v0'"),
+        (("--checkpoint_dir", "nowhere"), "nowhere: no such folder"),
+        (("--trial", "99"), "none of the 4 checkpoints"),
+        (("--workers", "0"), "workers"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            batch(*flags)
+
+
+def test_no_checkpoints_at_all(batch):
+    with pytest.raises(UserError, match=r"no checkpoints under checkpoints or modal_checkpoints: train_mop.py"):
+        batch()
+
+
+def test_the_same_trial_here_and_on_modal(batch):
+    save("checkpoints", max_steps=12)
+    save("modal_checkpoints", max_steps=12)
+    batch()
+    assert caches() == [
+        "evaluation_cache/BabyAI-GoToObj-v0/trial_0/from_modal_checkpoints/routing_data.json",
+        "evaluation_cache/BabyAI-GoToObj-v0/trial_0/routing_data.json",
+    ]
+    assert [artifacts.routing_cache_owner(path).split("/")[0] for path in caches()] == [
+        "modal_checkpoints",
+        "checkpoints",
+    ]
+    assert to_evaluate(batch("--checkpoint_dir", "modal_checkpoints")[1]) == 0
+    batch("--checkpoint_dir", "modal_checkpoints", "--force")
+    assert len(caches()) == 2 and len(rows()) == 2
+
+
+def test_lesions_have_their_own_rows_and_caches(batch):
+    save("checkpoints", max_steps=12)
+    batch()
+    normal = Path("evaluation_results.csv").read_text(), Path(caches()[0]).read_text()
+    assert to_evaluate(batch("--lesion", "0:2,1:2")[1]) == 1
+    assert to_evaluate(batch("--disable_experts", "1:2,0:2")[1]) == 0
+    assert to_evaluate(batch("--disable_experts", "1:2,0:2", "--min_router_weight", "0.1")[1]) == 1
+
+    assert (Path("evaluation_results.csv").read_text(), Path(caches()[-1]).read_text()) == normal
+    lesions = artifacts.read_results("evaluation_results_lesions.csv")
+    assert lesions["lesion"].tolist() == ["0-2_1-2", "0-2_1-2_min0.1"]
+    assert [Path(path).parent.name for path in caches()] == ["lesion_0-2_1-2", "lesion_0-2_1-2_min0.1", "trial_0"]
+    assert artifacts.read_routing_cache(caches()[0])["lesion"] == "0-2_1-2"
+    assert len(artifacts.find_routing_caches("evaluation_cache")) == 1
+
+
+# ---------------------------------------------------------------------------------------------------------- damage
+
+
+def damage_in_every_way():
+    """Return the checkpoints that cannot be evaluated, with what must be said about each."""
+    good = Path("checkpoints/BabyAI-GoToObj-v0/trial_0/checkpoint_final.pt")
+    reasons = {}
+
+    def spoil(trial, reason, task="BabyAI-GoToObj-v0"):
+        path = artifacts.checkpoint_path("checkpoints", task, trial)
+        path.parent.mkdir(parents=True)
+        reasons[str(path)] = reason
+        return path
+
+    spoil(10, "damaged or cut short").write_bytes(good.read_bytes()[:5000])
+    spoil(11, "not a PyTorch checkpoint").write_text("I am a text file")
+    artifacts.save_checkpoint(
+        spoil(12, "unknown task 'BabyAI-GoToTheMoon-v0'", "BabyAI-GoToTheMoon-v0"),
+        make_checkpoint(task_id="BabyAI-GoToTheMoon-v0"),
+    )
+    torch.save(make_checkpoint() | {"config": Malicious("executed")}, spoil(13, "refused, and not executed"))
+    shutil.copy(good, spoil(14, "was trained on BabyAI-GoToObj-v0, but lies in", "BabyAI-GoToDoor-v0"))
+    other_sizes = make_checkpoint()
+    other_sizes["config"]["router_hidden_size"] = 7
+    artifacts.save_checkpoint(spoil(15, "the weights do not fit the config"), other_sizes)
+    return reasons
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_damaged_checkpoints_are_reported_and_the_others_evaluated(batch, workers):
+    save_four()
+    reasons = damage_in_every_way()
+    status, output, errors = batch("--workers", workers)
+    assert status == 1 and len(rows()) == 4 and len(caches()) == 4
+    assert not Path("executed").exists()
+    report = errors[errors.rindex("could not be evaluated:") :]
+    for path, reason in reasons.items():
+        assert re.search(rf"{re.escape(path)}: .*{reason}", report), report
+    assert "Traceback" not in errors and output.count("failed") == len(reasons)
+
+    status, output, _ = batch("--workers", workers)
+    assert status == 1 and to_evaluate(output) == len(reasons)
+
+
+def test_a_damaged_csv_stops_everything_before_it_is_touched(batch):
+    save("checkpoints", max_steps=12)
+    Path("evaluation_results.csv").write_text("checkpoint_path,trial\na.pt\n")
+    with pytest.raises(UserError, match=r"evaluation_results.csv: damaged: line 2"):
+        batch()
+    assert Path("evaluation_results.csv").read_text() == "checkpoint_path,trial\na.pt\n" and caches() == []
+
+
+# --------------------------------------------------------------------------------------------------- interruptions
+
+
+def wait_for(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it takes too long"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_killed_in_the_middle_it_goes_on_where_it_stopped(folder, batch, workers):
+    save_four()
+    process = start_process("--workers", workers, "--num_episodes", 40)
+    wait_for(lambda: caches() and rows())
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    done = len(artifacts.read_results("evaluation_results.csv"))
+    for path in caches():
+        artifacts.read_routing_cache(path)
+    assert 1 <= done < 4
+    status, output, _ = batch("--num_episodes", "40")
+    assert status == 0 and to_evaluate(output) <= 4 - done and len(rows()) == 4 and len(caches()) == 4
+
+
+def children(pid):
+    """Return the ids of a process's children, as Linux tells them."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(status.read_text().rpartition(")")[2].split()[1]) == pid:
+                found.append(int(status.parent.name))
+    return found
+
+
+def is_running(pid):
+    with contextlib.suppress(OSError):
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return False
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
+
+
+@needs_proc
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c_ends_at_once_and_leaves_no_process(folder, workers):
+    save_four()
+    process = start_process("--workers", workers, "--num_episodes", 2000)
+    assert "4 to evaluate" in process.stdout.readline()
+    time.sleep(4)  # evaluation has begun, or is about to
+    started = children(process.pid)
+    assert len(started) >= workers * (workers > 1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "interrupted" in errors and "Traceback" not in errors
+    wait_for(lambda: not any(map(is_running, started)), seconds=10)
+
+
+@needs_proc
+def test_a_worker_that_is_killed_costs_its_checkpoint_only(folder):
+    save_four()
+    process = start_process("--workers", 2, "--num_episodes", 100)
+
+    def workers():
+        return [pid for pid in children(process.pid) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+    wait_for(lambda: len(workers()) == 2)
+    os.kill(workers()[0], signal.SIGKILL)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "died with exit code -9" in errors and "1 of 4 could not be evaluated" in errors
+    assert len(rows()) == 3
+
+
+def test_two_batches_at_once_lose_no_row(folder):
+    save_four()
+    first = start_process("--task", TASKS[0])
+    second = start_process("--task", TASKS[1])
+    outputs = [process.communicate(timeout=120) for process in (first, second)]
+    assert first.returncode == second.returncode == 0, outputs
+    assert len(artifacts.read_results("evaluation_results.csv")) == 4
+
+
+def test_workers_get_the_same_results(batch):
+    save_four()
+    batch()
+    alone = {row["checkpoint_path"]: row for row in rows()}
+    batch("--force", "--workers", 2)
+    assert len(rows()) == 4
+    for row in rows():
+        assert row | {"evaluated_at": ""} == alone[row["checkpoint_path"]] | {"evaluated_at": ""}
+
+
+# ------------------------------------------------------------------------------------------------------------- scale
+
+
+def test_two_hundred_checkpoints_are_decided_quickly(folder):
+    path = save("checkpoints", trial=0, max_steps=12)
+    content = path.read_bytes()
+    state = {"checkpoint_size": len(content), "checkpoint_sha256": batch_eval.sha256(path)}
+    all_rows = []
+    for trial in range(200):
+        path = artifacts.checkpoint_path("checkpoints", TASKS[0], trial)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        cache = artifacts.routing_cache_path("evaluation_cache", artifacts.checkpoint_ref(path))
+        cache.parent.mkdir(parents=True)
+        cache.write_text(json.dumps({"checkpoint_path": str(path), "routing_data": []}))
+        row = dict.fromkeys(artifacts.RESULT_COLUMNS, "1") | {"checkpoint_path": str(path), "num_episodes": 3}
+        all_rows.append(row | state | {"checkpoint_mtime_ns": path.stat().st_mtime_ns})
+    with open("evaluation_results.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, all_rows[0])
+        writer.writeheader()
+        writer.writerows(all_rows[:-1])
+
+    start = time.perf_counter()
+    process = start_process()
+    assert process.stdout.readline() == "200 checkpoints, 1 to evaluate\n"
+    assert time.perf_counter() - start < 2
+    assert process.wait() == 0
+    process.communicate()
+    assert len(rows()) == 200
