@@ -347,6 +347,9 @@ def read_results(path: os.PathLike | str = RESULTS_PATH) -> "pd.DataFrame":
     frame = _frame(path, columns, rows, numeric=_NUMBER_COLUMNS + _INTEGER_COLUMNS)
     frame = frame.reindex(columns=list(dict.fromkeys([*RESULT_COLUMNS, *columns])))
     integers = [name for name in _INTEGER_COLUMNS if name in frame]
+    for name in integers:
+        if (frame[name].dropna() % 1 != 0).any():
+            raise ArtifactError(path, f"damaged: the column {name} holds something other than whole numbers")
     return frame.astype(dict.fromkeys(integers, "Int64"))
 
 
@@ -359,8 +362,7 @@ def upsert_result(path: os.PathLike | str, row: dict) -> None:
     Raises:
         ArtifactError: the file is damaged (it is left as it is), or cannot be written.
     """
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{os.fspath(path)}.lock"):
+    with _locked(path):
         columns, rows = _read_results_table(path)
         cells = {name: _cell(value) for name, value in row.items()}
         columns = list(dict.fromkeys([*RESULT_COLUMNS, *columns, *cells]))
@@ -375,6 +377,18 @@ def upsert_result(path: os.PathLike | str, row: dict) -> None:
             writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
+
+
+@contextlib.contextmanager
+def _locked(path: os.PathLike | str) -> Iterator[None]:
+    """Keep other processes from writing `path` meanwhile; a killed process holds no lock."""
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(f"{os.fspath(path)}.lock").acquire()
+    except OSError as error:
+        raise ArtifactError(path, f"cannot be written: {error.strerror or error}") from error
+    with lock:
+        yield
 
 
 def result_key(row: dict[str, str]) -> tuple[str, str]:

@@ -174,7 +174,7 @@ def plan(
         cache_path = cache_paths[ref]
         if (
             row is None
-            or (num_episodes is not None and row.get("num_episodes") != str(num_episodes))
+            or (num_episodes is not None and row.get("num_episodes", "").removesuffix(".0") != str(num_episodes))
             or not is_unchanged(ref.path, row)
             or (cache_path is not None and lacks_cache(row, cache_path))
         ):
@@ -199,9 +199,8 @@ def is_unchanged(path: Path, row: dict[str, str]) -> bool:
         if not row.get("checkpoint_sha256"):
             evaluated_at = datetime.datetime.fromisoformat(row.get("evaluated_at", ""))
             return state.st_mtime < evaluated_at.timestamp() + 1  # it is rounded down to a second
-        if row.get("checkpoint_size") != str(state.st_size):
-            return False
-        return row.get("checkpoint_mtime_ns") == str(state.st_mtime_ns) or row["checkpoint_sha256"] == sha256(path)
+        recorded = row.get("checkpoint_size"), row.get("checkpoint_mtime_ns")
+        return recorded == (str(state.st_size), str(state.st_mtime_ns)) or row["checkpoint_sha256"] == sha256(path)
     except (OSError, ValueError):  # gone, or no date: evaluating it anew will tell
         return False
 
@@ -347,7 +346,10 @@ def summary(refs: Sequence[CheckpointRef], rows: dict, failures: dict[Checkpoint
     """Return a table of the selected checkpoints and what is known of them."""
 
     def number(row: dict[str, str], name: str, digits: int) -> str:
-        return f"{float(row[name]):.{digits}f}" if row.get(name) else "-"
+        try:
+            return f"{float(row[name]):.{digits}f}"
+        except (KeyError, ValueError):
+            return row.get(name) or "-"
 
     lines = [f"{'checkpoint':<48} {'episodes':>8} {'success':>8} {'path ratio':>10} {'mean LPC':>9}"]
     for ref in refs:

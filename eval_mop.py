@@ -106,6 +106,8 @@ class EvalVectorEnv(VectorWrapper):
         waiting = np.flatnonzero(free)
         while waiting.size:
             chosen = waiting[: self.num_episodes - len(self.episodes)]
+            if not chosen.size and not self._running.any():
+                return  # all is done, there is nothing to idle beside
             self._level_seed[chosen] = self._next_level + np.arange(len(chosen))
             self._next_level += len(chosen)
             self._restart(waiting)

@@ -343,11 +343,18 @@ def test_a_damaged_csv_is_named_and_left_alone(tmp_path, content, reason):
     assert path.read_bytes() == content
 
 
-def test_numbers_that_are_none_are_damage(tmp_path):
+@pytest.mark.parametrize(("column", "value"), [("success_rate", "excellent"), ("trial", "first"), ("trial", 1.5)])
+def test_numbers_that_are_none_are_damage(tmp_path, column, value):
     path = tmp_path / "results.csv"
-    artifacts.upsert_result(path, row(success_rate="excellent"))
-    with pytest.raises(ArtifactError, match="column success_rate"):
+    artifacts.upsert_result(path, row(**{column: value}))
+    with pytest.raises(ArtifactError, match=f"column {column}"):
         artifacts.read_results(path)
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ArtifactError, match=r"file/results.csv: cannot be written"):
+        artifacts.upsert_result(tmp_path / "file" / "results.csv", row())
 
 
 def test_a_missing_csv_is_no_table_but_no_rows(tmp_path):

@@ -1,6 +1,5 @@
 """Every checkpoint once, whatever happens in between: interruptions, damage, two batches at a time."""
 
-import contextlib
 import csv
 import json
 import os
@@ -12,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from test_artifacts import Malicious
@@ -291,51 +291,31 @@ def test_killed_in_the_middle_it_goes_on_where_it_stopped(folder, batch, workers
     assert status == 0 and to_evaluate(output) <= 4 - done and len(rows()) == 4 and len(caches()) == 4
 
 
-def children(pid):
-    """Return the ids of a process's children, as Linux tells them."""
-    found = []
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            if int(status.read_text().rpartition(")")[2].split()[1]) == pid:
-                found.append(int(status.parent.name))
-    return found
-
-
-def is_running(pid):
-    with contextlib.suppress(OSError):
-        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    return False
-
-
-needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
-
-
-@needs_proc
 @pytest.mark.parametrize("workers", [1, 2])
 def test_ctrl_c_ends_at_once_and_leaves_no_process(folder, workers):
     save_four()
     process = start_process("--workers", workers, "--num_episodes", 2000)
     assert "4 to evaluate" in process.stdout.readline()
     time.sleep(4)  # evaluation has begun, or is about to
-    started = children(process.pid)
+    started = psutil.Process(process.pid).children(recursive=True)
     assert len(started) >= workers * (workers > 1)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 130
     assert "interrupted" in errors and "Traceback" not in errors
-    wait_for(lambda: not any(map(is_running, started)), seconds=10)
+    _, alive = psutil.wait_procs(started, timeout=10)
+    assert not alive
 
 
-@needs_proc
 def test_a_worker_that_is_killed_costs_its_checkpoint_only(folder):
     save_four()
     process = start_process("--workers", 2, "--num_episodes", 100)
 
     def workers():
-        return [pid for pid in children(process.pid) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        return [child for child in psutil.Process(process.pid).children() if "spawn_main" in " ".join(child.cmdline())]
 
     wait_for(lambda: len(workers()) == 2)
-    os.kill(workers()[0], signal.SIGKILL)
+    workers()[0].kill()
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "died with exit code -9" in errors and "1 of 4 could not be evaluated" in errors
