@@ -83,7 +83,7 @@ _ROUTING_DECIMALS = 5
 _ENTRIES_BEGIN = b'"routing_data":[\n'  # these two lines surround the entries, one a line, of a cache we wrote
 _ENTRIES_END = b"]}\n"
 _READ_BYTES = 1 << 22
-_ABANDONED_AFTER = 3600.0  # seconds until a temporary file is what a killed process left behind
+_ABANDONED_AFTER = 60.0  # seconds without a write until a temporary file is what a killed process left behind
 
 
 class ArtifactError(UserError):

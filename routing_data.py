@@ -163,7 +163,7 @@ class RoutingData(Sequence):
     def from_columns(cls, blocks: list[dict], episodes: list[dict]) -> "RoutingData":
         """Return routing data made of consecutive blocks of columns, as `entry_columns` returns them."""
         if not blocks:
-            return cls([], [], np.empty((0, 2)), [], [], [], [], episodes)
+            return cls(**entry_columns([]), episodes=episodes)
         if len({tuple(layer.shape[1] for layer in block["weights"]) for block in blocks}) > 1:
             raise ValueError("entries differ in their number of layers or experts")
         columns = {
@@ -193,11 +193,8 @@ def entry_columns(entries: Sequence[dict]) -> dict:
         ValueError: an entry lacks `position` or `layer_routing`, or has other layers or experts than the first.
     """
     if len(entries) == 0:
-        none = np.empty(0)
-        return {"episode": none, "timestep": none, "position": np.empty((0, 2)), "weights": [], "lpc": none} | {
-            "carrying": none,
-            "action": none,
-        }
+        names = ("episode", "timestep", "position", "lpc", "carrying", "action")
+        return {"weights": []} | dict.fromkeys(names, np.empty(0))
     try:
         try:
             fields = zip(*map(_FIELDS, entries), strict=True)
