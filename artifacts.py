@@ -19,8 +19,11 @@ import os
 import pickle
 import re
 import secrets
+import struct
 import time
 import warnings
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +81,8 @@ METRICS_COLUMNS = [  # of metrics.csv beside a checkpoint
 _INTEGER_COLUMNS = ("trial", "seed", "update", "num_episodes", "bot_plan_failures")
 _NUMBER_COLUMNS = ("success_rate", "path_ratio", "mean_lpc")
 
+_ZIP = b"PK"
+_DAMAGED_CHECKPOINT = "damaged or cut short: copy it again, or train again"
 _ROUTING_FILE = "routing_data.json"
 _ROUTING_DECIMALS = 5
 _ENTRIES_BEGIN = b'"routing_data":[\n'  # these two lines surround the entries, one a line, of a cache we wrote
@@ -271,6 +276,8 @@ def load_checkpoint(
     import torch
 
     content = _read_bytes(path)
+    if content.startswith(_ZIP) and not _is_whole_zip(content):
+        raise ArtifactError(path, _DAMAGED_CHECKPOINT)
     try:
         with warnings.catch_warnings(action="ignore"):  # of pickle protocols; the error says all there is to say
             checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
@@ -286,14 +293,22 @@ def load_checkpoint(
     return checkpoint
 
 
+def _is_whole_zip(content: bytes) -> bool:
+    """Tell whether a zip archive (a checkpoint is one) agrees with its own checksums; PyTorch does not look at them."""
+    try:
+        return zipfile.ZipFile(io.BytesIO(content)).testzip() is None
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, struct.error, zlib.error):
+        return False
+
+
 def _checkpoint_problem(content: bytes, error: Exception) -> str:
     refused = re.search(r"nsupported (?:global: )?GLOBAL ([\w.]+)", str(error))
     if refused:
         return f"refused, and not executed: it holds the Python object {refused[1]}; only tensors and values are read"
     if not content:
         return "the file is empty"
-    if content.startswith(b"PK"):
-        return "damaged or cut short: copy it again, or train again"
+    if content.startswith(_ZIP):
+        return _DAMAGED_CHECKPOINT
     if content.startswith(b"\x80") and isinstance(error, pickle.UnpicklingError):
         return "refused, and not executed: a Python pickle, not a PyTorch checkpoint"
     return "not a PyTorch checkpoint"

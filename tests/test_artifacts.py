@@ -235,6 +235,12 @@ def bytes_changed(path):
     path.write_bytes(content)
 
 
+def a_weight_changed(path):
+    content = bytearray(path.read_bytes())
+    content[content.index(torch.arange(6.0).numpy().tobytes()) + 5] ^= 1
+    path.write_bytes(content)
+
+
 def a_list(path):
     torch.save([1, 2], path)
 
@@ -252,6 +258,7 @@ def strange_config(path):
     [
         (truncated, "damaged or cut short"),
         (bytes_changed, "damaged|refused|not a PyTorch"),
+        (a_weight_changed, "damaged or cut short"),
         (lambda path: path.write_text("I am a text file"), "not a PyTorch checkpoint"),
         (lambda path: path.write_bytes(b""), "empty"),
         (lambda path: path.unlink(), "no such file"),
