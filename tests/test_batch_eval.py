@@ -309,7 +309,7 @@ def test_ctrl_c_ends_at_once_and_leaves_no_process(folder, workers):
 
 def test_a_worker_that_is_killed_costs_its_checkpoint_only(folder):
     save_four()
-    process = start_process("--workers", 2, "--num_episodes", 100)
+    process = start_process("--workers", 2)
 
     def workers():
         return [child for child in psutil.Process(process.pid).children() if "spawn_main" in " ".join(child.cmdline())]
