@@ -26,7 +26,7 @@ from mixture_of_experts import RoutingRule, compute_lpc
 from policy_input import OBSERVATION_SIZE, observation_vector
 from routing_data import RoutingData
 
-POLICY_BATCH = 64  # agents per run of the policy, always: see `PolicyActor`
+POLICY_BATCH = 128  # agents per run of the policy, always: see `PolicyActor`
 
 
 class EvalVectorEnv(VectorWrapper):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mixture_of_experts import RoutingRule
 
 NUM_EPISODES = 500  # a success rate of 0.9 is then known to +-0.013 (one standard error)
-NUM_ENVS = 64
+NUM_ENVS = 128
 
 
 @dataclass(frozen=True)

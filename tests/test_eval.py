@@ -15,7 +15,7 @@ from agent import load_agent
 from artifacts import save_checkpoint
 from babyai_env import EVAL_SEED_OFFSET, bot_solution_steps, make_level_env, reset_level
 from cli import UserError
-from eval_mop import EvalVectorEnv, PolicyActor, evaluate, play
+from eval_mop import POLICY_BATCH, EvalVectorEnv, PolicyActor, evaluate, play
 from eval_options import Lesion
 from mixture_of_experts import compute_lpc
 
@@ -103,8 +103,9 @@ def test_the_result_does_not_depend_on_num_envs(baseline):
 
 def test_more_environments_than_one_batch_of_the_policy_holds():
     agent = load_agent(make_checkpoint(obs_encoding="raw"))
-    many = evaluate(agent, "BabyAI-GoToObj-v0", 70, num_envs=70, max_steps=5, backend="minigrid")
-    few = evaluate(agent, "BabyAI-GoToObj-v0", 70, num_envs=8, max_steps=5, backend="minigrid")
+    count = POLICY_BATCH + 5
+    many = evaluate(agent, "BabyAI-GoToObj-v0", count, num_envs=count, max_steps=5, backend="minigrid")
+    few = evaluate(agent, "BabyAI-GoToObj-v0", count, num_envs=8, max_steps=5, backend="minigrid")
     assert_same_evaluation(many, few)
 
 
@@ -116,6 +117,15 @@ def test_the_result_does_not_depend_on_the_number_of_threads():
         evaluations.append(evaluate(agent, TASK, 4, max_steps=20, backend="minigrid"))
         assert torch.get_num_threads() == num_threads
     assert_same_evaluation(*evaluations)
+
+
+@pytest.mark.parametrize("task", [TASK, "BabyAI-UnlockPickup-v0", "BabyAI-PutNextS4N1-v0"])
+def test_the_result_does_not_depend_on_the_backend(task):
+    agent = load_agent(make_checkpoint())
+    fast, minigrid = (
+        evaluate(agent, task, 12, num_envs=5, max_steps=40, backend=backend) for backend in ("fast", "minigrid")
+    )
+    assert_same_evaluation(fast, minigrid)
 
 
 def test_the_same_actions_as_a_plain_loop_over_the_definition():
