@@ -91,6 +91,13 @@ _READ_BYTES = 1 << 22
 _ABANDONED_AFTER = 60.0  # seconds without a write until a temporary file is what a killed process left behind
 
 
+def cache_folder() -> Path:
+    """Return the user's cache folder for this program: $RL_MOP_CACHE, or rl-mop in $XDG_CACHE_HOME or ~/.cache."""
+    if "RL_MOP_CACHE" in os.environ:
+        return Path(os.environ["RL_MOP_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rl-mop"
+
+
 class ArtifactError(UserError):
     """A file that cannot be read or written; the message names its path and the reason."""
 

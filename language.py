@@ -6,7 +6,6 @@ last digits would depend on the company, and the same seed would no longer give 
 
 import hashlib
 import importlib.util
-import os
 import sqlite3
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,16 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from artifacts import cache_folder
 from cli import UserError, warn
 
 HUB_TIMEOUT = 5.0  # seconds
-
-
-def cache_folder() -> Path:
-    """Return the user's cache folder for this program: $RL_MOP_CACHE, or rl-mop in $XDG_CACHE_HOME or ~/.cache."""
-    if "RL_MOP_CACHE" in os.environ:
-        return Path(os.environ["RL_MOP_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rl-mop"
 
 
 def _packaged_model(name: str) -> Path | None:

@@ -58,14 +58,15 @@ from fast_babyai.view import VIEW
 
 REPLAN = -2  # in place of an action: the stack has changed, ask its top again
 
-CLOSE_SUBGOAL, OPEN_SUBGOAL, DROP_SUBGOAL, PICKUP_SUBGOAL, GO_NEXT_TO_SUBGOAL, EXPLORE_SUBGOAL = range(6)
-NO_REASON, TO_PUT_NEXT, TO_OPEN, TO_EXPLORE, TO_UNLOCK, KEEP_KEY = range(6)
+# numpy's integers, because numba compiles a function anew for every Python integer that it is given as a constant
+CLOSE_SUBGOAL, OPEN_SUBGOAL, DROP_SUBGOAL, PICKUP_SUBGOAL, GO_NEXT_TO_SUBGOAL, EXPLORE_SUBGOAL = np.arange(6)
+NO_REASON, TO_PUT_NEXT, TO_OPEN, TO_EXPLORE, TO_UNLOCK, KEEP_KEY = np.arange(6)
 
 # What a GO_NEXT_TO_SUBGOAL goes next to
-POSITION = 0  # target: a cell, or NOWHERE (which fails only when this subgoal's turn comes)
-OBJECTS = 1  # target: one of the instruction's descriptions; the environment keeps their positions up to date
-KEYS = 2  # the keys of one color, where they were when the subgoal was made: nobody updates these positions
-DOOR = 3  # target: the cell of a door
+POSITION = np.int64(0)  # target: a cell, or NOWHERE (which fails only when this subgoal's turn comes)
+OBJECTS = np.int64(1)  # target: one of the instruction's descriptions; the environment keeps their positions up to date
+KEYS = np.int64(2)  # the keys of one color, where they were when the subgoal was made: nobody updates these positions
+DOOR = np.int64(3)  # target: the cell of a door
 
 SUBGOAL = np.dtype(
     [
@@ -73,7 +74,7 @@ SUBGOAL = np.dtype(
         ("kind", np.uint8),
         ("reason", np.uint8),
         ("datum", np.uint8),
-        ("num_keys", np.uint8),
+        ("num_keys", np.int32),
         ("key_set", np.uint8, MAX_OBJECTS),
         ("key_poss", np.int16, MAX_OBJECTS),
     ],
@@ -296,7 +297,7 @@ def find_target(env, bot, subgoal):
         return find_obj_pos(env, bot, env.objs[desc], env.num_objs[desc], env.poss[desc], env.num_poss[desc], adjacent)
     if subgoal.datum == KEYS:
         count = subgoal.num_keys
-        return find_obj_pos(env, bot, subgoal.key_set, count, subgoal.key_poss, count, adjacent)
+        return find_obj_pos(env, bot, subgoal.key_set[:], count, subgoal.key_poss[:], count, adjacent)
     if subgoal.datum == DOOR:
         return content_of(env, subgoal.target), subgoal.target
     if subgoal.target == NOWHERE:
@@ -392,7 +393,7 @@ def go_next_to_before_action(env, bot, subgoal):
         pop(bot)
         return REPLAN
 
-    if shortest_path(env, bot, target_pos, True) in (NOWHERE, 0):
+    if shortest_path(env, bot, target_pos) in (NOWHERE, 0):
         push(bot, EXPLORE_SUBGOAL, NO_REASON)
         return REPLAN
 
@@ -541,7 +542,7 @@ def replan(env, bot, action_taken):
     start_search(env, bot)
     bot.pushes = 0
     if bot.depth > 0:
-        replan_after_action(env, bot, action_taken)
+        replan_after_action(env, bot, np.int64(action_taken))
     while bot.depth > 0 and is_exploratory(bot.stack[bot.depth - 1]):
         pop(bot)
 

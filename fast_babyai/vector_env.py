@@ -1,0 +1,372 @@
+"""The compiled environments as a gymnasium vector environment."""
+
+import operator
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from minigrid.core.constants import IDX_TO_COLOR, IDX_TO_OBJECT
+from numba import njit
+
+from babyai_env import (
+    MAX_UNSOLVABLE_IN_A_ROW,
+    BabyAIEnv,
+    render_level,
+    training_level_seed,
+    unsolvable_task,
+)
+from fast_babyai.bot import BOT, replan, reset_bot
+from fast_babyai.dynamics import start_level, step, take_in_hand
+from fast_babyai.level_bank import LevelBank
+from fast_babyai.state import (
+    EMPTY,
+    ENV,
+    FIRST_INSTR,
+    LEVEL,
+    MAX_SIZE,
+    NO_ACTION,
+    PUT_NEXT,
+    T_BALL,
+    T_BOX,
+    T_DOOR,
+    T_KEY,
+    WALL,
+)
+from fast_babyai.view import observe
+
+# One row per environment: what reset and step return, besides the missions.
+OUTPUT = np.dtype(
+    [
+        ("image", np.uint8, (7, 7, 3)),
+        ("direction", np.int64),
+        ("carrying", np.int8),
+        ("agent_pos", np.int64, 2),
+        ("bot_action", np.int64),
+        ("reward", np.float64),
+        ("terminated", np.bool_),
+        ("truncated", np.bool_),
+        ("planless", np.bool_),  # truncated because the bot has no plan
+    ],
+    align=True,
+)
+
+
+@njit(cache=True)
+def describe(env, output):
+    """Write what there is to see to `output`."""
+    observe(env, output.image)
+    output.direction = env.agent_dir
+    output.carrying = env.carrying != EMPTY
+    output.agent_pos[0] = env.agent_x
+    output.agent_pos[1] = env.agent_y
+
+
+@njit(cache=True)
+def begin_episode(env, bot, level, output, expert):
+    start_level(env, level)
+    describe(env, output)
+    take_in_hand(env, level)
+    output.carrying = env.carrying != EMPTY
+    output.bot_action = NO_ACTION
+    if expert:
+        reset_bot(env, bot)
+        output.bot_action = replan(env, bot, NO_ACTION)
+
+
+@njit(cache=True, nogil=True)
+def begin_episodes(envs, bots, levels, outputs, mask, expert):
+    for i in range(envs.shape[0]):
+        if mask[i]:
+            begin_episode(envs[i], bots[i], levels[i], outputs[i], expert)
+
+
+@njit(cache=True, nogil=True)
+def step_envs(envs, bots, actions, outputs, expert):
+    """Step every environment; return how many episodes ended."""
+    ended = 0
+    for i in range(envs.shape[0]):
+        env, bot, output = envs[i], bots[i], outputs[i]
+        output.reward, output.terminated, output.truncated = step(env, actions[i])
+        output.bot_action = NO_ACTION
+        output.planless = False
+        if expert and not (output.terminated or output.truncated):
+            output.bot_action = replan(env, bot, actions[i])
+            if output.bot_action == NO_ACTION:
+                output.planless = output.truncated = True
+        describe(env, output)
+        ended += output.terminated or output.truncated
+    return ended
+
+
+@njit(cache=True, nogil=True)
+def replay(env, bot, actions, output, expert):
+    """Take `actions` (up to the first NO_ACTION) in an episode that has just begun."""
+    for action in actions:
+        if action == NO_ACTION:
+            break
+        step(env, action)
+        if expert:
+            output.bot_action = replan(env, bot, action)
+    if env.step_count:
+        describe(env, output)
+
+
+class FastBabyAIVectorEnv(VectorEnv):
+    """N environments of one BabyAI task, compiled.
+
+    Observations (a Dict space): `image` uint8 [N, 7, 7, 3], `direction` int64 [N], `carrying` int8 [N]. Actions:
+    minigrid's seven. Rewards are BabyAI's, and success is reward > 0: BabyAI also terminates failed missions.
+
+    Infos of `reset` and `step`, about the state just returned: `mission` (object [N], text), `bot_action` (int64 [N],
+    with `expert`), `bot_steps` (int64 [N], length of the bot's own solution, -1 if it has none), `agent_pos` (int64
+    [N, 2]), `level_seed` (int64 [N]), `bot_plan_failures` (int64 [N], levels passed over and episodes cut short for
+    want of a plan, since the last seeded reset). When an episode ends, `final_obs` and `final_info` tell its last
+    state.
+
+    With `autoreset`, episodes follow each other (`AutoresetMode.SAME_STEP`) and `reset(seed=S)` starts the training
+    levels of seed S (`babyai_env.training_level_seed`); levels that the bot cannot solve are passed over. Without,
+    `reset(seed=[...])` plays exactly the given level seeds, and `options={"reset_mask": bool [N]}` restarts some.
+
+    Args:
+        task_id: a registered BabyAI task.
+        max_steps: the step limit of an episode; None keeps the task's own.
+        expert: whether infos carry `bot_action`. Without it no episode is cut short for want of a plan.
+        train_levels: training levels before they repeat, in a new order; None: never.
+
+    Raises:
+        UserError: unknown task, or (on reset) a task of which the bot solves no level.
+    """
+
+    def __init__(
+        self,
+        task_id: str,
+        num_envs: int,
+        max_steps: int | None = None,
+        expert: bool = True,
+        autoreset: bool = True,
+        train_levels: int | None = None,
+    ):
+        self.task_id, self.num_envs, self.max_steps = task_id, num_envs, max_steps
+        self.expert, self.autoreset, self.train_levels = expert, autoreset, train_levels
+        mode = AutoresetMode.SAME_STEP if autoreset else AutoresetMode.DISABLED
+        self.metadata = {"render_modes": ["rgb_array"], "autoreset_mode": mode}
+        self.render_mode = "rgb_array"
+        self.single_observation_space = BabyAIEnv.observation_space
+        self.single_action_space = BabyAIEnv.action_space
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+
+        _announce_compilation()
+        self.bank = LevelBank(task_id, max_steps)
+        self._envs = np.zeros(num_envs, ENV)
+        self._bots = np.zeros(num_envs, BOT)
+        self._levels = np.zeros(num_envs, LEVEL)
+        self._outputs = np.zeros(num_envs, OUTPUT)
+        self._history = np.full((num_envs, 64), NO_ACTION, np.int8)
+        self._missions = np.empty(num_envs, object)
+        self._bot_steps = np.zeros(num_envs, np.int64)
+        self._level_seeds = np.zeros(num_envs, np.int64)
+        self._next_episode = np.zeros(num_envs, np.int64)
+        self._plan_failures = np.zeros(num_envs, np.int64)
+        self._seed: int | None = None
+
+    def reset(self, *, seed: int | Sequence[int] | None = None, options: dict | None = None):
+        mask = np.ones(self.num_envs, bool)
+        if options is not None and "reset_mask" in options:
+            mask = np.asarray(options["reset_mask"])
+            if mask.shape != (self.num_envs,) or mask.dtype != np.bool_ or not mask.any():
+                raise ValueError(f"reset_mask must be bool [{self.num_envs}] with something in it, got {mask!r}")
+        if isinstance(seed, Sequence | np.ndarray):
+            if len(seed) != self.num_envs:
+                raise ValueError(f"{len(seed)} level seeds for {self.num_envs} environments")
+            for index in np.flatnonzero(mask):
+                self._take_level(index, int(seed[index]))
+        else:
+            if seed is not None or self._seed is None:
+                self._seed = int(np.random.default_rng().integers(2**31)) if seed is None else operator.index(seed)
+                self._next_episode[:] = 0
+                self._plan_failures[:] = 0
+            for index in np.flatnonzero(mask):
+                self._take_next_solvable_level(index)
+        begin_episodes(self._envs, self._bots, self._levels, self._outputs, mask, self.expert)
+        return self._observations(), self._infos()
+
+    def step(self, actions: np.ndarray):
+        actions = np.ascontiguousarray(actions, np.int64)
+        if actions.shape != (self.num_envs,) or actions.min() < 0 or actions.max() > 6:
+            raise ValueError(f"expected {self.num_envs} actions from 0 to 6, got {actions!r}")
+        self._remember(actions)
+        outputs = self._outputs
+        ended = step_envs(self._envs, self._bots, actions, outputs, self.expert)
+        rewards, terminated, truncated = (outputs[name].copy() for name in ("reward", "terminated", "truncated"))
+        if not ended:
+            return self._observations(), rewards, terminated, truncated, self._infos()
+
+        self._plan_failures += outputs["planless"]
+        if not self.autoreset:
+            return self._observations(), rewards, terminated, truncated, self._infos()
+        done = terminated | truncated
+        final = self._final_infos(done)
+        for index in np.flatnonzero(done):
+            self._take_next_solvable_level(index)
+        begin_episodes(self._envs, self._bots, self._levels, outputs, done, self.expert)
+        return self._observations(), rewards, terminated, truncated, self._infos() | final
+
+    def _observations(self) -> dict[str, np.ndarray]:
+        return {name: self._outputs[name].copy() for name in ("image", "direction", "carrying")}
+
+    def _infos(self) -> dict[str, np.ndarray]:
+        infos = {
+            "mission": self._missions.copy(),
+            "bot_steps": self._bot_steps.copy(),
+            "agent_pos": self._outputs["agent_pos"].copy(),
+            "level_seed": self._level_seeds.copy(),
+            "bot_plan_failures": self._plan_failures.copy(),
+        }
+        if self.expert:
+            infos["bot_action"] = self._outputs["bot_action"].copy()
+        return infos
+
+    def _final_infos(self, done: np.ndarray) -> dict:
+        """Return the last observations and infos of the episodes that ended, as SyncVectorEnv does."""
+        final_obs = np.full(self.num_envs, None, object)
+        observations = self._observations()
+        for index in np.flatnonzero(done):
+            final_obs[index] = {name: values[index] for name, values in observations.items()}
+        final_info = self._infos()
+        final_info |= {f"_{name}": done.copy() for name in final_info}
+        return {"final_obs": final_obs, "_final_obs": done, "final_info": final_info, "_final_info": done.copy()}
+
+    def _take_level(self, index: int, level_seed: int) -> None:
+        level, mission = self.bank.level(level_seed)
+        self._levels[index] = level
+        self._missions[index] = mission
+        self._bot_steps[index] = level["bot_steps"]
+        self._level_seeds[index] = level_seed
+        self._history[index] = NO_ACTION
+
+    def _take_next_solvable_level(self, index: int) -> None:
+        for _ in range(MAX_UNSOLVABLE_IN_A_ROW):
+            episode = int(self._next_episode[index])
+            level_seed = training_level_seed(self._seed, index, self.num_envs, episode, self.train_levels)
+            self._next_episode[index] += 1
+            self._take_level(index, int(level_seed))
+            if self._bot_steps[index] >= 0:
+                return
+            self._plan_failures[index] += 1
+        raise unsolvable_task(self.task_id)
+
+    def _remember(self, actions: np.ndarray) -> None:
+        """Keep what was done in the running episodes, for `get_state` and `render`."""
+        steps = self._envs["step_count"]
+        if steps.max() >= self._history.shape[1]:
+            self._history = np.pad(self._history, ((0, 0), (0, self._history.shape[1])), constant_values=NO_ACTION)
+        self._history[np.arange(self.num_envs), steps] = actions
+
+    def get_state(self) -> dict[str, np.ndarray]:
+        """Return all that `set_state` needs to go on from here, in an environment of the same arguments."""
+        return {
+            "seed": np.array([self._seed]),
+            "next_episode": self._next_episode.copy(),
+            "plan_failures": self._plan_failures.copy(),
+            "level_seed": self._level_seeds.copy(),
+            "actions_taken": self._history[:, : max(1, self._envs["step_count"].max())].copy(),
+        }
+
+    def set_state(self, state: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict]:
+        """Go on from a state of `get_state`; return observations and infos, as `reset` does."""
+        self._seed = int(state["seed"][0])
+        self.reset(seed=state["level_seed"])
+        self._next_episode[:] = state["next_episode"]
+        self._plan_failures[:] = state["plan_failures"]
+        self._history = np.array(state["actions_taken"], np.int8)
+        for index in range(self.num_envs):
+            replay(self._envs[index], self._bots[index], self._history[index], self._outputs[index], self.expert)
+        return self._observations(), self._infos()
+
+    @property
+    def env_contexts(self) -> list[dict]:
+        """What plots need to know of the running episodes' levels, one dict per environment (design, section 6)."""
+        return [level_context(level) for level in self._levels]
+
+    def render(self) -> tuple[np.ndarray, ...]:
+        """Return minigrid's picture of every environment, uint8 [height, width, 3] each."""
+        steps = self._envs["step_count"]
+        return tuple(
+            render_level(self.task_id, int(seed), history[:count], self.max_steps)
+            for seed, history, count in zip(self._level_seeds, self._history, steps, strict=True)
+        )
+
+    def close_extras(self, **kwargs) -> None:
+        self.bank.close()
+
+
+def level_context(level: np.ndarray) -> dict:
+    """Return the `env_context` of a LEVEL record, as `babyai_env.env_context` does of minigrid's environment."""
+    env = np.zeros(1, ENV)
+    start_level(env[0], level)
+    env = env[0]
+
+    def cell(content: int, x: int, y: int) -> dict:
+        kind = int(env["object_type"][content])
+        entry = {
+            "type": IDX_TO_OBJECT[kind],
+            "color": IDX_TO_COLOR[int(env["object_color"][content])],
+            "position": [x, y],
+        }
+        if kind == T_DOOR:
+            entry["state"] = (
+                "open" if env["is_open"][content] else "locked" if env["is_locked"][content] else "closed"
+            )
+        return entry
+
+    carried = int(level["carrying"])
+    grid = level["grid"][: level["width"], : level["height"]]
+    by_type: dict[int, list] = {T_DOOR: [], T_KEY: [], T_BALL: [], T_BOX: []}
+    for x, y in np.argwhere(grid > WALL).tolist():
+        content = int(grid[x, y])
+        if content != carried:
+            by_type[int(env["object_type"][content])].append(cell(content, x, y))
+    goals = {}
+    for desc in _descriptions_as_named(level):
+        for place in range(env["num_objs"][desc]):
+            content = int(env["objs"][desc, place])
+            x, y = divmod(int(env["poss"][desc, place]), MAX_SIZE)
+            if content != WALL:
+                goals[x, y] = cell(content, x, y)
+    start = [int(level["agent_x"]), int(level["agent_y"])]
+    return {
+        "grid_size": [int(level["width"]), int(level["height"])],
+        "agent_start_pos": start,
+        "agent_start_room": [coordinate // (int(level["room_size"]) - 1) for coordinate in start],
+        "room_grid_shape": [int(level["num_cols"]), int(level["num_rows"])],
+        "room_size": int(level["room_size"]),
+        "goals": list(goals.values()),
+        "doors": by_type[T_DOOR],
+        "keys": by_type[T_KEY],
+        "balls": by_type[T_BALL],
+        "boxes": by_type[T_BOX],
+        "walls": np.argwhere(grid == WALL).tolist(),
+    }
+
+
+def _descriptions_as_named(level: np.ndarray) -> list[int]:
+    """Return a level's descriptions in the order in which the mission names its parts."""
+    def of_part(part: int) -> list[int]:
+        if part < FIRST_INSTR:
+            return of_part(int(level["node_a"][part])) + of_part(int(level["node_b"][part]))
+        instr = part - FIRST_INSTR
+        count = 2 if level["instr_kind"][instr] == PUT_NEXT else 1
+        return [int(desc) for desc in level["instr_desc"][instr, :count]]
+
+    return of_part(int(level["root"]))
+
+
+def _announce_compilation() -> None:
+    """Say so when compiled code has to be made first: it takes a while, once."""
+    if not step_envs.signatures and not list(Path(step_envs.stats.cache_path).glob("*step_envs*.nbi")):
+        print("compiling the environment and its bot, once; this takes a minute or two", file=sys.stderr, flush=True)
+
