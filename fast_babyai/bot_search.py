@@ -153,7 +153,8 @@ def prolong_search(env, bot, try_with_blockers):
 
 @njit(cache=True)
 def shortest_path(env, bot, target):
-    """Return the length of the path to the cell `target`, one without blockers if there is any; NOWHERE if there is none.
+    """Return the length of the path to the cell `target`, without blockers if there is such a path, else with them;
+    NOWHERE if there is none.
 
     0 means that the agent is there; Python's bot then has an empty path, which it often takes for none.
     """
