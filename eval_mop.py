@@ -199,6 +199,29 @@ class PolicyActor:
         return np.concatenate(actions)[: self.num_envs], layers
 
 
+class Record:
+    """Arrays of every step, copied into large blocks: a million small arrays would leave the heap full of holes."""
+
+    def __init__(self, steps_per_block: int = 1024):
+        self.steps_per_block = steps_per_block
+        self.blocks: list[list[np.ndarray]] = []
+        self.num_steps = 0
+
+    def append(self, *rows: np.ndarray) -> None:
+        """Add one step: arrays [N, ...], alike in every step."""
+        place = self.num_steps % self.steps_per_block
+        if place == 0:
+            self.blocks.append([np.empty((self.steps_per_block, *row.shape), row.dtype) for row in rows])
+        for column, row in zip(self.blocks[-1], rows, strict=True):
+            column[place] = row
+        self.num_steps += 1
+
+    def columns(self) -> list[np.ndarray]:
+        """Return each array of all steps, [steps * N, ...]."""
+        columns = (np.concatenate(column)[: self.num_steps] for column in zip(*self.blocks, strict=True))
+        return [column.reshape(-1, *column.shape[2:]) for column in columns]
+
+
 class Evaluation(NamedTuple):
     """What an evaluation found.
 
@@ -252,21 +275,19 @@ def evaluate(
 
 def play(actor: Actor, env: EvalVectorEnv, on_episodes: Callable[[int], object] | None = None) -> Evaluation:
     """Let `actor` play all episodes of `env`."""
-    steps = []  # per step: level seeds, running, timestep, position, carrying, actions, then per layer the weights
+    record = Record()
     observations, infos = env.reset()
     finished = 0
     while infos["running"].any():
         actions, weights = actor.act(observations, infos)
-        steps.append(
-            (
-                infos["level_seed"].copy(),
-                infos["running"],
-                infos["timestep"].astype(np.int32),
-                infos["agent_pos"].astype(np.int16),
-                observations["carrying"].copy(),
-                np.asarray(actions, np.int8),
-                *weights,
-            )
+        record.append(
+            infos["running"],
+            infos["level_seed"],
+            infos["timestep"].astype(np.int32),
+            infos["agent_pos"].astype(np.int16),
+            observations["carrying"],
+            actions.astype(np.int8),
+            *weights,
         )
         observations, _, _, _, infos = env.step(actions)
         if on_episodes is not None and env.episodes_finished > finished:
@@ -275,15 +296,17 @@ def play(actor: Actor, env: EvalVectorEnv, on_episodes: Callable[[int], object] 
 
     seeds = sorted(env.episodes)
     episodes = [env.episodes[seed] for seed in seeds]
-    level_seed, running, *columns = (np.concatenate(column) for column in zip(*steps, strict=True))
-    order = np.flatnonzero(running)
-    order = order[np.lexsort((columns[0][order], level_seed[order]))]
-    timestep, position, carrying, action, *weights = (column[order] for column in columns)
+    running, *columns = record.columns()
+    level_seed, timestep, position, carrying, action, *weights = (column[running] for column in columns)
+    order = np.lexsort((timestep, level_seed))
+    weights = [layer[order] for layer in weights]
     lpc = np.full(len(order), np.nan, np.float32)
     if weights:
         lpc = compute_lpc([torch.from_numpy(layer) for layer in weights], actor.expert_hidden_sizes).numpy()
     episode = np.searchsorted(seeds, level_seed[order])
-    routing_data = RoutingData(episode, timestep, position, weights, lpc, carrying, action, episodes)
+    routing_data = RoutingData(
+        episode, timestep[order], position[order], weights, lpc, carrying[order], action[order], episodes
+    )
 
     path_ratios = [episode["num_steps"] / episode["bot_steps"] for episode in episodes if episode["success"]]
     metrics = {

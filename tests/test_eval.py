@@ -155,6 +155,27 @@ def test_the_same_actions_as_a_plain_loop_over_the_definition():
     assert entry == len(data)
 
 
+def test_memory_does_not_grow_with_every_step():
+    """Beyond what is recorded: 1000 steps of 128 environments are some 10 MB."""
+    program = """
+import resource, sys
+sys.path.insert(0, "tests")
+from agent import load_agent
+from eval_mop import evaluate
+from untrained import make_checkpoint
+agent = load_agent(make_checkpoint())
+peaks = []
+for max_steps in (60, 1000):
+    steps = len(evaluate(agent, "BabyAI-GoToLocal-v0", 128, max_steps=max_steps).routing_data)
+    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(steps, peaks[1] - peaks[0])
+"""
+    output = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    steps, growth = output.stdout.split()
+    assert int(steps) > 50_000
+    assert float(growth) < 100, "MiB"
+
+
 # -------------------------------------------------------------------------------------------------- which levels it is
 
 
