@@ -1,0 +1,1 @@
+"""The figures, by subject; `plotting_utils` is their front door."""

@@ -1,0 +1,53 @@
+"""Figures of routing decisions: stateless functions from data to matplotlib figures.
+
+Routing data is a `RoutingData` or a list of its entries (dicts with position, layer_routing, env_context, ...). Results
+are the data frame of `artifacts.read_results`, learning curves those of `artifacts.read_metrics`. `expert_hidden_sizes`
+(per layer, its experts' hidden sizes) lets legends say "GRU 16" instead of "expert 1".
+
+Nothing here knows an environment or a notebook, and no figure is registered with pyplot, so none has to be closed.
+"""
+
+# ruff: noqa: F401  (this is the front door of the package `plotting`)
+from plotting.data import (
+    GROUPINGS,
+    GridInfo,
+    aggregate_routing_by_position,
+    compute_grid_bounds,
+    compute_grid_info,
+    get_available_analyses,
+    group_labels,
+    group_routing_data,
+    mission_type,
+    room_labels_for_groups,
+)
+from plotting.heatmaps import (
+    plot_grouped_routing,
+    plot_lpc,
+    plot_overall_routing,
+    plot_side_by_side,
+    render_lpc_heatmap,
+    render_routing_heatmap,
+)
+from plotting.runs import (
+    CURVES,
+    plot_expert_use,
+    plot_learning_curves,
+    plot_lpc_alpha,
+    plot_success_against_lpc,
+    summarise_runs,
+)
+from plotting.steps import (
+    ACTION_NAMES,
+    OBJECT_KINDS,
+    behaviours,
+    object_distances,
+    plot_episode,
+    plot_mean_over_time,
+    plot_routing_by_distance,
+    plot_routing_entropy,
+    plot_specialisation,
+    plot_step,
+    plot_weight_histograms,
+    routing_entropy,
+)
+from plotting.style import EXPERT_CMAPS, EXPERT_COLORS, UNVISITED_COLOR, WALL_COLOR, expert_names
