@@ -12,7 +12,8 @@ app = marimo.App(width="full", app_title="Routing of one checkpoint")
 
 with app.setup:
     import sys
-    from collections.abc import Iterator
+    from collections.abc import Callable
+    from functools import partial
     from pathlib import Path
     from typing import NamedTuple
 
@@ -178,37 +179,49 @@ def room_pictures(routing: Routing) -> dict[tuple[int, int], np.ndarray | None]:
 
 @app.function
 def heatmap_figure(routing: Routing, analysis: str, room_env_images: dict) -> Figure:
-    about = f" — {routing.ref}"
+    about, sizes = f" — {routing.ref}", routing.expert_hidden_sizes
     if analysis == "overall":
         first = int(routing.data.episode[0])
         mission = routing.data.episodes[first]["mission"]
-        return plot_overall_routing(
-            routing.data, picture_of(routing, first), mission, None, about, routing.expert_hidden_sizes
+        figure = plot_overall_routing(routing.data, picture_of(routing, first), mission, None, about, sizes)
+    else:
+        figure = plot_grouped_routing(
+            routing.data, analysis, room_env_images, title_suffix=about, expert_hidden_sizes=sizes
         )
-    return plot_grouped_routing(
-        routing.data, analysis, room_env_images, title_suffix=about, expert_hidden_sizes=routing.expert_hidden_sizes
-    )
+    figure.set_dpi(1180 / figure.get_figwidth())  # as wide as the page
+    return figure
 
 
 @app.function
-def view_figures(routing: Routing) -> Iterator[tuple[str, str, Figure | str]]:
-    """Yield the tab, the file name and the figure of every view (a text where the data has nothing to show)."""
-    views = [
-        ("Cost per cell", "lpc_per_cell", plot_lpc),
-        ("Over time", "mean_over_time", plot_mean_over_time),
-        ("Over time", "episode", lambda data, sizes: plot_episode(data, int(data.episode[0]), sizes)),
-        ("Distributions", "weight_histograms", plot_weight_histograms),
-        ("Distributions", "routing_entropy", plot_routing_entropy),
-        ("Distance to objects", "routing_by_distance", plot_routing_by_distance),
-        ("What experts do", "specialisation", plot_specialisation),
-    ]
-    yield "Where", "routing_heatmap", heatmap_figure(routing, "overall", {})
-    for tab, name, plot in views:
+def view_figures(routing: Routing) -> dict[str, dict[str, Callable[[], Figure]]]:
+    """Return by tab and file name how each figure is made; making it is a ValueError where there is nothing to show."""
+    data, sizes = routing.data, routing.expert_hidden_sizes
+    return {
+        "Where": {"routing_heatmap": lambda: heatmap_figure(routing, "overall", {})},
+        "Cost per cell": {"lpc_per_cell": lambda: plot_lpc(data, sizes)},
+        "Over time": {
+            "mean_over_time": lambda: plot_mean_over_time(data, sizes),
+            "episode": lambda: plot_episode(data, int(data.episode[0]), sizes),
+        },
+        "Distributions": {
+            "weight_histograms": lambda: plot_weight_histograms(data, sizes),
+            "routing_entropy": lambda: plot_routing_entropy(data, sizes),
+        },
+        "Distance to objects": {"routing_by_distance": lambda: plot_routing_by_distance(data, sizes)},
+        "What experts do": {"specialisation": lambda: plot_specialisation(data, sizes)},
+    }
+
+
+@app.function
+def show_figures(figures: dict[str, Callable[[], Figure]]):
+    """Return the figures of a tab, a line of text in place of one that this data has nothing for."""
+    shown = []
+    for make in figures.values():
         try:
-            figure = plot(routing.data, routing.expert_hidden_sizes)
+            shown.append(mo.as_html(make()))
         except ValueError as error:
-            figure = f"Nothing to show: {error}."
-        yield tab, name, figure
+            shown.append(mo.md(f"Nothing to show: {error}."))
+    return mo.vstack(shown)
 
 
 @app.function
@@ -220,6 +233,24 @@ def save_figure(figure: Figure, routing: Routing, name: str, plots_dir: str) -> 
     with atomic_write(path, "wb") as file:
         figure.savefig(file, format="png", dpi=150)
     return path
+
+
+@app.function
+def save_all_figures(routing: Routing, plots_dir: str) -> list[Path]:
+    """Save every view and the heatmaps of every analysis; return their paths."""
+    saved = []
+    figures = {name: make for views in view_figures(routing).values() for name, make in views.items()}
+    for analysis in get_available_analyses(routing.data)[1:]:
+        images = room_pictures(routing) if analysis == "by_starting_room" else {}
+        figures[f"routing_heatmap_{analysis}"] = partial(heatmap_figure, routing, analysis, images)
+    for name, make in figures.items():
+        try:
+            figure = make()
+        except ValueError as error:
+            warn(f"no {name}: {error}")
+            continue
+        saved.append(save_figure(figure, routing, name, plots_dir))
+    return saved
 
 
 @app.cell
@@ -325,17 +356,12 @@ def save_controls():
 @app.cell
 def save(analysis_dropdown, fig_heatmap, options, routing, save_all_button, save_button):
     _saved = []
-    _name = "routing_heatmap" + ("" if analysis_dropdown.value == "overall" else f"_{analysis_dropdown.value}")
     try:
         if save_button.value:
-            _saved.append(save_figure(fig_heatmap, routing, _name, options.plots_dir))
+            _suffix = "" if analysis_dropdown.value == "overall" else f"_{analysis_dropdown.value}"
+            _saved.append(save_figure(fig_heatmap, routing, f"routing_heatmap{_suffix}", options.plots_dir))
         if save_all_button.value or is_script():
-            _figures = {name: figure for _, name, figure in view_figures(routing) if isinstance(figure, Figure)}
-            for _analysis in get_available_analyses(routing.data)[1:]:
-                _images = room_pictures(routing) if _analysis == "by_starting_room" else {}
-                _figures[f"routing_heatmap_{_analysis}"] = heatmap_figure(routing, _analysis, _images)
-            for _name, _figure in _figures.items():
-                _saved.append(save_figure(_figure, routing, _name, options.plots_dir))
+            _saved += save_all_figures(routing, options.plots_dir)
     except UserError as error:
         stop_with(error)
     if is_script():
@@ -346,12 +372,12 @@ def save(analysis_dropdown, fig_heatmap, options, routing, save_all_button, save
 
 @app.cell
 def views(routing):
-    _tabs = {}
-    if not is_script():
-        for _tab, _, _figure in view_figures(routing):
-            _tabs.setdefault(_tab, []).append(mo.md(_figure) if isinstance(_figure, str) else mo.as_html(_figure))
-    _tabs["Episode player"] = []
-    view_tabs = mo.ui.tabs({name: mo.vstack(figures) for name, figures in _tabs.items()})
+    _is_export = mo.app_meta().request is None  # nobody will click: tabs cannot wait until they are opened
+    _tabs = {
+        name: show_figures(figures) if _is_export else mo.lazy(lambda figures=figures: show_figures(figures))
+        for name, figures in ({} if is_script() else view_figures(routing)).items()
+    }
+    view_tabs = mo.ui.tabs(_tabs | {"Episode player": mo.md("")})
     mo.vstack([view_tabs])
     return (view_tabs,)
 
