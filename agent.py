@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from cli import UserError
-from config import legacy_config
+from config import legacy_config, load_keys
 from gru import Activations
 from gru_policy import GRUPolicy
-from language import MissionEncoder, MissionTable
+from language import MissionEncoder, MissionTable, principal_projection
 from mixture_of_experts import MixtureOfExpertsPolicy, PolicyOutput, RoutingRule
 
 
@@ -56,6 +56,13 @@ class Agent(nn.Module):
         self.missions = MissionTable(encoder, device)
         self.to(device)
 
+    @torch.no_grad()
+    def spread_missions(self, missions: Sequence[str]) -> None:
+        """Begin with a projection that tells these missions apart (see `language.principal_projection`)."""
+        weight, bias = principal_projection(self.missions.encoder.embed(missions), self.lang_proj.out_features)
+        self.lang_proj.weight[: len(weight)] = torch.from_numpy(weight)
+        self.lang_proj.bias[: len(bias)] = torch.from_numpy(bias)
+
     @property
     def device(self) -> torch.device:
         return self.lang_proj.weight.device
@@ -90,6 +97,17 @@ class Agent(nn.Module):
         )
 
 
+def _checked(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a checkpoint's config, the values that shape the policy checked as config.yaml describes them."""
+    kind = ("expert_hidden_sizes", "router_hidden_size") if "expert_hidden_sizes" in config else ("hidden_size",)
+    names = (*kind, "intermediate_dim", "lang_dim", "obs_encoding", "lang_fusion", "lang_encoder")
+    missing = [name for name in names if name not in config]
+    if missing:
+        raise UserError(f"its config lacks {', '.join(missing)}")
+    keys = load_keys()
+    return config | {name: keys[name].check(config[name]) for name in names}
+
+
 def load_agent(
     checkpoint: Mapping[str, Any], lang_encoder: str | None = None, device: torch.device | str = "cpu"
 ) -> Agent:
@@ -101,7 +119,7 @@ def load_agent(
     Raises:
         UserError: the encoder is not to be had or has other dimensions, or the weights do not fit the config.
     """
-    config = legacy_config(checkpoint["config"])
+    config = _checked(legacy_config(checkpoint["config"]))
     encoder = MissionEncoder(lang_encoder or config["lang_encoder"])
     expected = checkpoint["lang_proj_state_dict"]["weight"].shape[1]
     if encoder.embed_dim != expected:
@@ -114,5 +132,6 @@ def load_agent(
         agent.policy.load_state_dict(checkpoint["policy_state_dict"])
         agent.lang_proj.load_state_dict(checkpoint["lang_proj_state_dict"])
     except RuntimeError as error:
-        raise UserError(f"the weights do not fit the config they came with: {' '.join(str(error).split())}") from None
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise UserError(f"the weights do not fit the config they came with: {first}") from None
     return agent.eval()

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 import artifacts
 from agent import Agent, choose_device
-from babyai_env import make_vec_env
+from babyai_env import make_vec_env, sample_missions
 from cli import UserError, warn
 from config import config_parser, parse_config
 from gru import Activations
@@ -123,6 +123,7 @@ class Learner:
         self.config = config | {"lang_encoder": encoder.name, "num_actions": 7}
         self.agent = Agent(self.config, encoder, self.device)
         self.config["input_dim"] = self.agent.policy.input_projection.encoder.size
+        self.agent.spread_missions(sample_missions(config["task_id"]))
         self.agent.lang_proj.requires_grad_(config["train_lang_proj"])
         self.parameters = [parameter for parameter in self.agent.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.Adam(self.parameters, lr=config["lr"], fused=self.device.type != "mps")

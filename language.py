@@ -146,6 +146,23 @@ class MissionEncoder:
         return connection
 
 
+def principal_projection(embeddings: np.ndarray, lang_dim: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return (weight [k, embed_dim], bias [k]) of a linear map after which missions differ as much as they can.
+
+    A task's missions say nearly the same as far as a sentence encoder is concerned: their embeddings lie close together
+    around a large common mean. The map takes the mean away and turns the k <= lang_dim directions in which the
+    embeddings differ most into coordinates of variance one (directions with less than a tenth of the first one's
+    spread are mostly noise, and are not magnified further).
+    """
+    distinct = np.unique(embeddings, axis=0).astype(np.float64)
+    mean = distinct.mean(0)
+    _, spread, directions = np.linalg.svd(distinct - mean, full_matrices=False)
+    count = min(lang_dim, len(distinct) - 1)
+    scale = np.sqrt(len(distinct)) / np.maximum(spread[:count], 0.1 * spread[0])
+    weight = directions[:count] * scale[:, None]
+    return weight.astype(np.float32), (-weight @ mean).astype(np.float32)
+
+
 class MissionTable:
     """Missions by number, so that the training loop handles integers and looks embeddings up.
 

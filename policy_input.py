@@ -57,7 +57,8 @@ class CellAttention(nn.Module):
     """How well each visible cell answers the mission: one query-key product per cell and head.
 
     A cell has only 11 * 6 * 3 = 198 possible looks, so all keys together are a small table and a cell's score is a
-    look-up in (queries @ keys).
+    look-up in (queries @ keys). Queries and keys are normalised, so that scores are about as large as one-hot features
+    from the first update on; products of two small things would take long to grow.
     """
 
     def __init__(self, lang_dim: int, heads: int = 4, key_size: int = 32):
@@ -76,7 +77,9 @@ class CellAttention(nn.Module):
         cells = observation[..., :IMAGE_SIZE].reshape(-1, VIEW_CELLS, 3).long()
         look = (cells[..., 0] * CELL_CHANNELS[1] + cells[..., 1]) * CELL_CHANNELS[2] + cells[..., 2]
         keys = self.key(self.looks)
+        keys = nn.functional.layer_norm(keys, keys.shape[1:])
         queries = self.query(language).reshape(-1, self.heads, keys.shape[1])
+        queries = nn.functional.layer_norm(queries, queries.shape[2:])
         scores = queries @ keys.t() / keys.shape[1] ** 0.5
         return scores.gather(2, look[:, None, :].expand(-1, self.heads, -1)).reshape(*leading, self.size)
 

@@ -18,7 +18,7 @@ import numpy as np
 from numba import njit
 
 from fast_babyai.state import DIR_X, DIR_Y, EMPTY, MAX_SIZE, T_DOOR, WALL
-from fast_babyai.view import VIEW, content_at, see_behind
+from fast_babyai.view import VIEW, content_at, see_behind, spread_sight
 
 # numpy's integers, because numba compiles a function anew for every Python integer that it is given as a constant
 NOWHERE = np.int64(-1)  # in place of a cell or a distance, where Python's bot has None
@@ -59,7 +59,7 @@ def is_open_door(env, content):
 
 @njit(cache=True)
 def process_obs(env, bot):
-    """Mark the cells that the agent sees as explored (`view.observe` explains how far sight spreads)."""
+    """Mark the cells that the agent sees as explored."""
     forward_x, forward_y = DIR_X[env.agent_dir], DIR_Y[env.agent_dir]
     right_x, right_y = -forward_y, forward_x
     visible = 1 << (VIEW // 2)
@@ -70,15 +70,7 @@ def process_obs(env, bot):
         for column in range(VIEW):
             if see_behind(env, content_at(env, left_x + column * right_x, left_y + column * right_y)):
                 clear |= 1 << column
-        next_visible = 0
-        for column in range(VIEW - 1):
-            if visible & clear & (1 << column):
-                visible |= 2 << column
-                next_visible |= 3 << column
-        for column in range(VIEW - 1, 0, -1):
-            if visible & clear & (1 << column):
-                visible |= 1 << (column - 1)
-                next_visible |= 3 << (column - 1)
+        visible, next_visible = spread_sight(visible, clear)
         for column in range(VIEW):
             x, y = left_x + column * right_x, left_y + column * right_y
             if visible & (1 << column) and 0 <= x < env.width and 0 <= y < env.height:

@@ -21,7 +21,7 @@ from numba import njit
 from artifacts import cache_folder
 from babyai_env import check_task
 from cli import UserError, warn
-from fast_babyai.bot import BOT, bot_solution_steps, reset_bot
+from fast_babyai.bot import BOT, bot_solution_steps
 from fast_babyai.dynamics import start_level, take_in_hand
 from fast_babyai.levels import CHUNK
 from fast_babyai.state import ENV, LEVEL
@@ -38,7 +38,6 @@ def solve_levels(levels, env, bot):
     for place in range(levels.shape[0]):
         start_level(env, levels[place])
         take_in_hand(env, levels[place])
-        reset_bot(env, bot)
         levels[place].bot_steps = bot_solution_steps(env, bot)
 
 

