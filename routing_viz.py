@@ -183,13 +183,8 @@ def heatmap_figure(routing: Routing, analysis: str, room_env_images: dict) -> Fi
     if analysis == "overall":
         first = int(routing.data.episode[0])
         mission = routing.data.episodes[first]["mission"]
-        figure = plot_overall_routing(routing.data, picture_of(routing, first), mission, None, about, sizes)
-    else:
-        figure = plot_grouped_routing(
-            routing.data, analysis, room_env_images, title_suffix=about, expert_hidden_sizes=sizes
-        )
-    figure.set_dpi(1180 / figure.get_figwidth())  # as wide as the page
-    return figure
+        return plot_overall_routing(routing.data, picture_of(routing, first), mission, None, about, sizes)
+    return plot_grouped_routing(routing.data, analysis, room_env_images, title_suffix=about, expert_hidden_sizes=sizes)
 
 
 @app.function

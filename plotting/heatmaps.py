@@ -108,7 +108,7 @@ def _plot_heatmap_rows(rows: Sequence[HeatmapRow], sizes: Sizes, title: str) -> 
     names = common_names(rows[0].data, sizes)
     has_image = any(row.image is not None for row in rows)
     columns = has_image + layers + 1
-    cell = float(np.clip(24 / columns, 1.6, 2.9 if len(rows) == 1 else 2.3))
+    cell = float(np.clip(9.6 / columns, 1.4, 2.9))  # inches; 12 in all, as wide as a page
     aspect = max(row.grid_info.height / row.grid_info.width for row in rows)
     figure = Figure((columns * cell + 2.2, len(rows) * (cell * min(aspect, 1.3) + 0.2) + 0.6), layout="constrained")
     maps, side = figure.subfigures(1, 2, width_ratios=[columns * cell, 2.2])
