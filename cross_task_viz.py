@@ -36,13 +36,14 @@ with app.setup:
     from babyai_env import render_level
     from cli import UserError, warn
     from config import Parser
-    from plotting_utils import (
+    from plotting.cross_task import (
         plot_expert_use,
         plot_learning_curves,
         plot_lpc_alpha,
-        plot_side_by_side,
         plot_success_against_lpc,
+        short_task,
     )
+    from plotting_utils import plot_side_by_side
 
     NOTHING_EVALUATED = (
         "There are no results in {path} yet. Train something (make demo, or python train_mop.py --task_id"
@@ -72,7 +73,7 @@ def parse_options(arguments):
         prog="cross_task_viz.py", description="Save figures that compare checkpoints, in plots/cross_task/."
     )
     parser.add_argument(
-        "--results", default=RESULTS_PATH, metavar="PATH", help="what batch_eval.py wrote [%(default)s]"
+        "--results_path", default=RESULTS_PATH, metavar="CSV", help="what batch_eval.py wrote [%(default)s]"
     )
     parser.add_argument("--task", metavar="PATTERN", help="only these tasks, such as 'BabyAI-GoTo*'")
     parser.add_argument("--plots_dir", default=PLOTS_DIR, help="where figures go [%(default)s]")
@@ -102,7 +103,7 @@ def load_results(path: str, task: str | None) -> pd.DataFrame:
     def name(row) -> str:
         numbers = [(label, row.get(label)) for label in ("trial", "seed", "update")]
         parts = [f"{label} {number}" for label, number in numbers if pd.notna(number)]
-        return " ".join([row["task_id"].removeprefix("BabyAI-").removesuffix("-v0"), *parts])
+        return " ".join([short_task(row["task_id"]), *parts])
 
     names = results.apply(name, axis=1)
     copies = names.groupby(names).cumcount()
@@ -110,16 +111,18 @@ def load_results(path: str, task: str | None) -> pd.DataFrame:
 
 
 @app.function
-def learning_curves(results: pd.DataFrame) -> tuple[dict[str, pd.DataFrame], list[str]]:
-    """Return the learning curves of the runs that have them, by name, and what is wrong with the others."""
+def learning_curves(results: pd.DataFrame) -> tuple[dict[str, list[pd.DataFrame]], list[str]]:
+    """Return by task and trial the learning curves of its seeds, and what is wrong with those that cannot be read."""
     curves, problems = {}, []
     for row in results.drop_duplicates("folder").itertuples():
         path = Path(row.folder, METRICS_FILE)
         if path.exists():
             try:
-                curves[row.name] = read_metrics(path)
+                metrics = read_metrics(path)
             except ArtifactError as error:
                 problems.append(str(error))
+            else:
+                curves.setdefault(f"{short_task(row.task_id)} trial {row.trial}", []).append(metrics)
     return curves, problems
 
 
@@ -232,7 +235,7 @@ def save_all_figures(results: pd.DataFrame, compared: list[str], plots_dir: str)
 def load():
     try:
         options = parse_options(sys.argv[1:])
-        all_results = load_results(options.results, options.task)
+        all_results = load_results(options.results_path, options.task)
     except UserError as error:
         stop_with(error)
     for _column in ("seed", "update", "routing_cache"):

@@ -1,0 +1,225 @@
+"""Many runs at once: success, what it costs, how it was learned, and which experts it uses.
+
+Results are the data frame of `artifacts.read_results`. A run is a task and a trial; its seeds are summarised. Every
+figure says in its title what its error bars are.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from plotting.data import Entries
+from plotting.style import EXPERT_COLORS, Sizes, common_names, new_figure, plain, require_steps
+
+CURVES = {
+    "success_rate": "success rate",
+    "accuracy": "accuracy (the bot's action)",
+    "ce": "cross-entropy (nats)",
+    "mean_lpc": "mean LPC per step",
+}
+ERROR_BARS = "bars: standard error over seeds; 95 % Wilson interval where there is one"
+_Z = 1.96  # standard deviations to either side of the mean that hold 95 % of a normal distribution
+_MARKERS = "osD^vP*X<>"
+_LINES = ["-", "--", ":", "-."]
+
+
+def wilson_interval(success_rate: float, num_episodes: int) -> tuple[float, float]:
+    """Return the 95 % Wilson interval of a success rate measured over `num_episodes` independent episodes.
+
+    Unlike the normal approximation it stays within 0 and 1, and is not empty where all or no episodes succeeded.
+    """
+    shrink = 1 + _Z**2 / num_episodes
+    center = (success_rate + _Z**2 / (2 * num_episodes)) / shrink
+    spread = success_rate * (1 - success_rate) / num_episodes + _Z**2 / (4 * num_episodes**2)
+    half = _Z * np.sqrt(spread) / shrink
+    return max(0.0, float(center - half)), min(1.0, float(center + half))
+
+
+def summarise_runs(results: pd.DataFrame, by: Sequence[str] = ("task_id", "trial", "update")) -> pd.DataFrame:
+    """Return one row for the rows of `results` that agree in the columns `by`: means and error bars over seeds.
+
+    `success_low` and `success_high` are a standard error over the seeds away from the mean `success_rate`, or the
+    Wilson interval of the only seed's episodes; `lpc_error` is the standard error of `mean_lpc`, 0 for one seed.
+    `mean_lpc` is NaN for baselines, which have no experts.
+    """
+    by = [name for name in by if name in results]
+    rows = []
+    for key, runs in results.groupby(by, sort=True, dropna=False):
+        success, lpc = runs["success_rate"].astype(float), runs["mean_lpc"].astype(float)
+        mean, lpc_error = success.mean(), 0.0
+        if len(runs) == 1:
+            low, high = wilson_interval(mean, int(runs["num_episodes"].iloc[0]))
+        else:
+            error = success.std() / np.sqrt(len(runs))
+            low, high = max(0.0, mean - error), min(1.0, mean + error)
+            lpc_error = lpc.std() / np.sqrt(len(runs))
+        values = {"seeds": len(runs), "success_rate": mean, "success_low": low, "success_high": high}
+        values |= {"mean_lpc": lpc.mean(), "lpc_error": lpc_error}
+        rows.append(dict(zip(by, key, strict=True)) | values)
+    columns = [*by, "seeds", "success_rate", "success_low", "success_high", "mean_lpc", "lpc_error"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def short_task(task_id: str) -> str:
+    """Return `GoToLocal` for `BabyAI-GoToLocal-v0`."""
+    return task_id.removeprefix("BabyAI-").removesuffix("-v0")
+
+
+def _task_styles(tasks: Iterable[str]) -> dict[str, dict]:
+    """Return a color and a marker for each task; thirty tasks differ in at least one of them."""
+    return {
+        task: {"color": EXPERT_COLORS[place % 6], "marker": _MARKERS[(place // 6 + place) % len(_MARKERS)]}
+        for place, task in enumerate(sorted(set(tasks)))
+    }
+
+
+def _success_bars(runs: pd.DataFrame) -> np.ndarray:
+    """Return the lengths [2, runs] of the error bars below and above the success rates."""
+    lengths = [runs["success_rate"] - runs["success_low"], runs["success_high"] - runs["success_rate"]]
+    return np.clip(np.array(lengths, float), 0, None)
+
+
+def _legend_at_the_right(figure: Figure, axes: Axes, title: str = "") -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        columns = 1 + (len(handles) - 1) // 24
+        figure.legend(
+            handles,
+            labels,
+            loc="outside right upper",
+            ncols=columns,
+            fontsize=8,
+            frameon=False,
+            title=title,
+            title_fontsize=8,
+        )
+
+
+def plot_success_against_lpc(results: pd.DataFrame) -> Figure:
+    """Return success rate against mean LPC, a point per run; baselines, which have no LPC, in a strip of their own."""
+    runs = summarise_runs(results)
+    styles = _task_styles(runs["task_id"])
+    has_lpc = runs["mean_lpc"].notna()
+    figure = Figure((8.6, 4.6), layout="constrained")
+    strip, panel = figure.subplots(1, 2, sharey=True, width_ratios=[1 + 0.1 * (~has_lpc).sum(), 7])
+    figure.suptitle(f"Success against what the policy uses\n({ERROR_BARS})", fontsize=10)
+    places = {index: place for place, index in enumerate(runs.index[~has_lpc])}
+    for task, style in styles.items():
+        for axes, mask in ((strip, ~has_lpc), (panel, has_lpc)):
+            group = runs[mask & (runs["task_id"] == task)]
+            x = group["mean_lpc"] if axes is panel else [places[index] for index in group.index]
+            axes.errorbar(
+                x,
+                group["success_rate"],
+                _success_bars(group),
+                group["lpc_error"] if axes is panel else None,
+                linestyle="none",
+                markersize=6,
+                markerfacecolor=style["color"] if axes is panel else "white",
+                capsize=2,
+                elinewidth=1,
+                label=short_task(task),
+                **style,
+            )
+            for position, row in zip(x, group.itertuples(), strict=True):
+                update = getattr(row, "update", None)
+                name = f"{row.trial}" if update is None or pd.isna(update) else f"{row.trial} ({update})"
+                axes.annotate(name, (position, row.success_rate), (4, 4), textcoords="offset points", fontsize=7)
+    plain(panel).set(xlabel="mean LPC per step (weighted squares of the experts' sizes)", ylim=(-0.03, 1.05))
+    panel.set_xlim(left=0)
+    plain(strip).set(
+        ylabel="success rate", xlabel="GRU\nbaselines", xticks=[], xlim=(-0.8, max(len(places) - 0.2, 0.8))
+    )
+    strip.set_visible(bool(places))
+    if not places:
+        figure.delaxes(strip)
+        panel.set_ylabel("success rate")
+        panel.tick_params(labelleft=True)
+    _legend_at_the_right(figure, panel, "task\n(number: trial)")
+    return figure
+
+
+def plot_lpc_alpha(results: pd.DataFrame) -> Figure:
+    """Return success rate and mean LPC against `lpc_alpha`, a line per task; runs without experts are left out."""
+    results = results.assign(lpc_alpha=pd.to_numeric(results["lpc_alpha"], errors="coerce"))
+    runs = summarise_runs(results[results["lpc_alpha"].notna() & results["mean_lpc"].notna()], ("task_id", "lpc_alpha"))
+    figure, axes = new_figure(1, 2, 4.8, 3.8, f"What the price of experts (lpc_alpha) does\n({ERROR_BARS})")
+    for task, style in _task_styles(runs["task_id"]).items():
+        group = runs[runs["task_id"] == task]
+        common = {"capsize": 2, "linewidth": 1.3, "label": short_task(task), **style}
+        axes[0, 0].errorbar(group["lpc_alpha"], group["success_rate"], _success_bars(group), **common)
+        axes[0, 1].errorbar(group["lpc_alpha"], group["mean_lpc"], group["lpc_error"], **common)
+    alphas = np.unique(runs["lpc_alpha"].astype(float))
+    for panel, label in zip(axes[0], ["success rate", "mean LPC per step"], strict=True):
+        plain(panel).set(xlabel="lpc_alpha", ylabel=label)
+        if (alphas > 0).any():
+            panel.set_xscale("symlog", linthresh=alphas[alphas > 0].min())
+            panel.xaxis.set_major_locator(FixedLocator(alphas))
+            panel.xaxis.set_minor_locator(NullLocator())
+            panel.xaxis.set_major_formatter(FuncFormatter(lambda alpha, _: f"{alpha:g}"))
+            panel.tick_params(axis="x", labelrotation=30 if len(alphas) > 4 else 0)
+            panel.set_xlim(left=-0.2 * alphas[alphas > 0].min(), right=1.5 * alphas.max())
+    axes[0, 0].set_ylim(-0.03, 1.05)
+    axes[0, 1].set_ylim(bottom=0)
+    _legend_at_the_right(figure, axes[0, 0], "task")
+    return figure
+
+
+def plot_learning_curves(metrics_by_run: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
+    """Return success, accuracy, loss and LPC against environment steps: a line per run, its mean over seeds.
+
+    Args:
+        metrics_by_run: by the run's name, the `metrics.csv` of each of its seeds. Seeds are averaged over the updates
+            that all of them have logged; the band goes from the lowest to the highest of them.
+    """
+    figure, axes = new_figure(2, 2, 4.6, 2.7, "Learning curves (mean; bands: lowest to highest seed)", sharex=True)
+    for place, (run, metrics) in enumerate(metrics_by_run.items()):
+        style = {"color": EXPERT_COLORS[place % 6], "linestyle": _LINES[place // 6 % 4]}
+        logged = pd.concat(metrics).groupby("update")
+        common = logged.size() == logged.size().max()
+        steps = logged["env_steps"].mean()[common] / 1e6
+        seeds = f" ({len(metrics)} seeds)" if len(metrics) > 1 else ""
+        for panel, name in zip(axes.flat, CURVES, strict=True):
+            curve = logged[name]
+            panel.plot(steps, curve.mean()[common], label=f"{run}{seeds}", linewidth=1.4, **style)
+            if seeds:
+                low, high = curve.min()[common].astype(float), curve.max()[common].astype(float)
+                panel.fill_between(steps, low, high, color=style["color"], alpha=0.2, linewidth=0)
+    for panel, label in zip(axes.flat, CURVES.values(), strict=True):
+        plain(panel).set_ylabel(label)
+    axes[0, 0].set_ylim(-0.03, 1.05)
+    axes[0, 1].set_ylim(-0.03, 1.05)
+    for panel in axes[1]:
+        panel.set_xlabel("environment steps (millions)")
+        panel.set_ylim(bottom=0)
+    _legend_at_the_right(figure, axes[0, 0], "run")
+    return figure
+
+
+def plot_expert_use(routing_by_name: Mapping[str, Entries], sizes_by_name: Mapping[str, Sizes] | None = None) -> Figure:
+    """Return the mean routing weights of several checkpoints as stacked bars, a panel per layer."""
+    loaded = {name: require_steps(entries) for name, entries in routing_by_name.items()}
+    sizes_by_name = sizes_by_name or {}
+    layers = max(len(data.weights) for data in loaded.values())
+    figure, axes = new_figure(
+        1, layers, 2.6, 0.3 * len(loaded) + 1.4, "Mean routing weights over all steps", sharey=True
+    )
+    figure.set_figwidth(figure.get_figwidth() + 2)
+    names: dict[str, int] = {}
+    for place, (name, data) in enumerate(loaded.items()):
+        names |= {label: expert for expert, label in enumerate(common_names(data, sizes_by_name.get(name)))}
+        for panel, weights in zip(axes[0], data.weights, strict=False):
+            mean = weights.mean(0)
+            panel.barh(place, mean, left=np.cumsum(mean) - mean, color=EXPERT_COLORS[: len(mean)])
+    for layer, panel in enumerate(axes[0]):
+        plain(panel).set(title=f"layer {layer}", xlabel="mean weight", xlim=(0, 1), yticks=range(len(loaded)))
+        panel.set_yticklabels(loaded, fontsize=8)
+    axes[0, 0].invert_yaxis()
+    handles = [Patch(color=EXPERT_COLORS[expert], label=label) for label, expert in names.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6), frameon=False)
+    return figure
