@@ -91,6 +91,10 @@ def parse_options(arguments):
     parser.add_argument(
         "--num_envs", type=positive, default=NUM_ENVS, metavar="N", help="of a fresh evaluation [%(default)s]"
     )
+    parser.add_argument(
+        "--backend", choices=["fast", "minigrid"], default="fast", help="of a fresh evaluation [%(default)s]"
+    )
+    parser.add_argument("--lang_encoder", metavar="PATH", help="a local copy of the checkpoint's sentence encoder")
     return parser.parse_args(arguments)
 
 
@@ -117,7 +121,15 @@ def choose_checkpoints(path: str | None) -> dict[str, CheckpointRef]:
 
 
 @app.function
-def load_routing(ref: CheckpointRef, cache_dir: str, use_cache: bool, num_episodes: int, num_envs: int) -> Routing:
+def load_routing(
+    ref: CheckpointRef,
+    cache_dir: str,
+    use_cache: bool,
+    num_episodes: int,
+    num_envs: int,
+    backend: str = "fast",
+    lang_encoder: str | None = None,
+) -> Routing:
     """Return a checkpoint's routing: from its cache where there is a sound one, else by playing `num_episodes`."""
     path = choose_cache_paths([ref], Path(cache_dir), Lesion())[ref]
     warning = ""
@@ -143,11 +155,17 @@ def load_routing(ref: CheckpointRef, cache_dir: str, use_cache: bool, num_episod
     from eval_mop import evaluate
 
     checkpoint = load_checkpoint(ref.path)
-    agent = load_agent(checkpoint)
+    agent = load_agent(checkpoint, lang_encoder)
     num_envs, max_steps = min(num_envs, num_episodes), legacy_config(checkpoint["config"])["max_steps"]
     with progress_bar(num_episodes) as progress:
         metrics, data = evaluate(
-            agent, ref.task_id, num_episodes, num_envs=num_envs, max_steps=max_steps, on_episodes=progress.update
+            agent,
+            ref.task_id,
+            num_episodes,
+            num_envs=num_envs,
+            max_steps=max_steps,
+            backend=backend,
+            on_episodes=progress.update,
         )
     sizes = [list(layer) for layer in agent.expert_hidden_sizes]
     return Routing(ref, data, sizes, metrics, f"{num_episodes:,} episodes played afresh", warning)
@@ -290,6 +308,8 @@ def routing(checkpoint_dropdown, num_envs_slider, num_episodes_slider, options, 
             use_cache_toggle.value,
             num_episodes_slider.value,
             num_envs_slider.value,
+            options.backend,
+            options.lang_encoder,
         )
     except UserError as error:
         stop_with(error)

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, to_rgba
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
@@ -35,6 +35,8 @@ from plotting.style import (
     require_steps,
 )
 from routing_data import RoutingData
+
+_SCALES_HEIGHT = 2.7  # inches, of what tells the colors' meaning
 
 
 def _background(grid_info: GridInfo) -> np.ndarray:
@@ -110,7 +112,8 @@ def _plot_heatmap_rows(rows: Sequence[HeatmapRow], sizes: Sizes, title: str) -> 
     columns = has_image + layers + 1
     cell = float(np.clip(9.6 / columns, 1.4, 2.9))  # inches; 12 in all, as wide as a page
     aspect = max(row.grid_info.height / row.grid_info.width for row in rows)
-    figure = Figure((columns * cell + 2.2, len(rows) * (cell * min(aspect, 1.3) + 0.2) + 0.6), layout="constrained")
+    height = max(len(rows) * (cell * min(aspect, 1.3) + 0.2) + 0.6, _SCALES_HEIGHT)
+    figure = Figure((columns * cell + 2.2, height), layout="constrained")
     maps, side = figure.subfigures(1, 2, width_ratios=[columns * cell, 2.2])
     axes = maps.subplots(len(rows), columns, squeeze=False)
     averages = [aggregate_routing_by_position(row.data) for row in rows]
@@ -132,19 +135,19 @@ def _plot_heatmap_rows(rows: Sequence[HeatmapRow], sizes: Sizes, title: str) -> 
         for panel in panels:
             panel.set_xlabel("x (cell)" if place == len(rows) - 1 else "", fontsize=8)
     maps.suptitle(title, fontsize=11)
-    _draw_scales(side, names, scale, len(rows))
+    _draw_scales(side, names, scale, _SCALES_HEIGHT / height)
     return figure
 
 
-def _draw_scales(side, names: Sequence[str], scale: ScalarMappable, rows: int) -> None:
-    """Draw beside the heatmaps what their colors mean; the size stays the same however many rows there are."""
-    height = 1 / max(rows * 0.8, 1)
+def _draw_scales(side: SubFigure, names: Sequence[str], scale: ScalarMappable, height: float) -> None:
+    """Draw what the heatmaps' colors mean beside them, into the upper part of that relative height."""
     experts = side.add_axes((0.08, 1 - 0.5 * height, 0.4, 0.34 * height))
     ramp = np.linspace(0, 1, 64)
     experts.imshow(
         np.stack([EXPERT_CMAPS[expert](ramp) for expert in range(len(names))]),
         extent=(0, 1, len(names) - 0.5, -0.5),
         aspect="auto",
+        interpolation="nearest",
     )
     experts.set_yticks(range(len(names)), names)
     experts.yaxis.tick_right()

@@ -27,6 +27,7 @@ from routing_data import RoutingData
 ACTION_NAMES = ["turn left", "turn right", "forward", "pick up", "drop", "toggle", "done"]
 OBJECT_KINDS = ["doors", "keys", "goals"]
 _SHORT = 1 / 20  # of all episodes: means over fewer are not drawn
+_WEIGHT_LIMITS = -0.03, 1.03  # lines at 0 and 1 stay whole
 
 
 def plot_episode(routing_data: Entries, episode: int, expert_hidden_sizes: Sizes = None) -> Figure:
@@ -87,7 +88,7 @@ def plot_mean_over_time(routing_data: Entries, expert_hidden_sizes: Sizes = None
                 panel.set_ylabel("weight" if row < len(data.weights) else "LPC")
             name = layer_title(row, data, expert_hidden_sizes) if row < len(data.weights) else "LPC"
             panel.set_title(name, fontsize=9)
-            panel.set_ylim(0, 1 if row < len(data.weights) else None)
+            panel.set_ylim(*(_WEIGHT_LIMITS if row < len(data.weights) else (0, None)))
         axes[-1, column].set_xlabel(label)
     axes[0, 1].invert_xaxis()  # and with it the column, which shares it
     legend(figure, common_names(data, expert_hidden_sizes))
@@ -113,9 +114,10 @@ def plot_weight_histograms(routing_data: Entries, expert_hidden_sizes: Sizes = N
     edges = np.linspace(0, 1, 26)
     for layer, weights in enumerate(data.weights):
         panel = plain(axes.flat[layer])
-        for expert, color in zip(range(weights.shape[1]), EXPERT_COLORS, strict=False):
+        line_widths = np.linspace(3.6, 1, weights.shape[1])  # equal histograms stay visible behind each other
+        for expert, (color, line_width) in enumerate(zip(EXPERT_COLORS, line_widths, strict=False)):
             share = np.histogram(weights[:, expert].clip(0, 1), edges)[0] / len(data)
-            panel.stairs(share, edges, color=color, linewidth=1.8)
+            panel.stairs(share, edges, color=color, linewidth=line_width)
             panel.stairs(share, edges, color=color, alpha=0.15, fill=True)
         panel.set_title(layer_title(layer, data, expert_hidden_sizes), fontsize=9)
         panel.set_xlabel("routing weight")
@@ -139,23 +141,30 @@ def plot_routing_entropy(routing_data: Entries, expert_hidden_sizes: Sizes = Non
     entropy, lpc = map(plain, axes[0])
     most = np.log2(max(layer.shape[1] for layer in data.weights))
     edges = np.linspace(0, max(most, 1e-3), 26)
+    line_widths = np.linspace(3.6, 1, len(data.weights))
     for layer, weights in enumerate(data.weights):
         values = routing_entropy(weights).clip(0, edges[-1])
         label = f"layer {layer} (mean {values.mean():.2f})"
         color = matplotlib.colormaps["cividis"](layer / max(len(data.weights) - 0.5, 1))
-        entropy.stairs(np.histogram(values, edges)[0] / len(data), edges, linewidth=1.8, color=color, label=label)
+        entropy.stairs(
+            np.histogram(values, edges)[0] / len(data), edges, linewidth=line_widths[layer], color=color, label=label
+        )
     entropy.axvline(most, color="grey", linestyle=":", label="all experts alike")
     entropy.set(xlabel="routing entropy (bits)", ylabel="share of steps")
     entropy.legend(fontsize=7, frameon=False)
     values = data.lpc[np.isfinite(data.lpc)]
     if len(values):
-        known = all(layer is not None for layer in sizes)
-        top = max(sum(max(layer) ** 2 for layer in sizes) if known else float(values.max()), 1e-9)
-        lpc.hist(values, np.linspace(0, top, 31), weights=np.full(len(values), 1 / len(values)), color="#555555")
+        lpc.hist(
+            values,
+            np.linspace(0, max(float(values.max()), 1e-9), 31),
+            weights=np.full(len(values), 1 / len(values)),
+            color="#555555",
+        )
         lpc.axvline(values.mean(), color="black", linestyle="--", label=f"mean {values.mean():.0f}")
         lpc.legend(fontsize=8, frameon=False)
-    lpc.set(xlabel="LPC of a step" + (" (axis ends at the largest experts)" if expert_hidden_sizes else ""))
-    lpc.set_ylabel("share of steps")
+    known = all(layer is not None for layer in sizes)
+    most_lpc = f" (all weight on the largest experts: {sum(max(layer) ** 2 for layer in sizes)})" if known else ""
+    lpc.set(xlabel=f"LPC of a step{most_lpc}", ylabel="share of steps")
     return figure
 
 
@@ -202,7 +211,7 @@ def plot_routing_by_distance(
             square = mean_by(cells % width, np.square(of_episode), len(counts))
             error = np.sqrt(np.maximum(square - mean**2, 0) / np.maximum(counts, 1)[:, None])
             _draw_means(panel, shown, mean[shown], error[shown], EXPERT_COLORS, marker=".")
-            panel.set_ylim(0, 1)
+            panel.set_ylim(_WEIGHT_LIMITS)
             panel.xaxis.set_major_locator(MaxNLocator(integer=True))
             panel.set_title(layer_title(layer, data, expert_hidden_sizes), fontsize=9)
             if column == 0:
