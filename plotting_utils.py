@@ -8,6 +8,16 @@ Nothing here knows an environment or a notebook, and no figure is registered wit
 """
 
 # ruff: noqa: F401  (this is the front door of the package `plotting`)
+from plotting.cross_task import (
+    CURVES,
+    plot_expert_use,
+    plot_learning_curves,
+    plot_lpc_alpha,
+    plot_success_against_lpc,
+    short_task,
+    summarise_runs,
+    wilson_interval,
+)
 from plotting.data import (
     GROUPINGS,
     GridInfo,
@@ -27,14 +37,6 @@ from plotting.heatmaps import (
     plot_side_by_side,
     render_lpc_heatmap,
     render_routing_heatmap,
-)
-from plotting.runs import (
-    CURVES,
-    plot_expert_use,
-    plot_learning_curves,
-    plot_lpc_alpha,
-    plot_success_against_lpc,
-    summarise_runs,
 )
 from plotting.steps import (
     ACTION_NAMES,
