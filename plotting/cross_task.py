@@ -25,6 +25,7 @@ CURVES = {
 ERROR_BARS = "bars: standard error over seeds; 95 % Wilson interval where there is one"
 _Z = 1.96  # standard deviations to either side of the mean that hold 95 % of a normal distribution
 _MARKERS = "osD^vP*X<>"
+_MOST_BANDS = 6
 _LINES = ["-", "--", ":", "-."]
 
 
@@ -101,46 +102,52 @@ def _legend_at_the_right(figure: Figure, axes: Axes, title: str = "") -> None:
 
 
 def plot_success_against_lpc(results: pd.DataFrame) -> Figure:
-    """Return success rate against mean LPC, a point per run; baselines, which have no LPC, in a strip of their own."""
+    """Return success rate against mean LPC, a point per run; baselines, which have no LPC, in a strip of their own.
+
+    Raises:
+        ValueError: there are no results.
+    """
+    if results.empty:
+        raise ValueError("there are no results: there is nothing to draw")
     runs = summarise_runs(results)
     styles = _task_styles(runs["task_id"])
-    has_lpc = runs["mean_lpc"].notna()
+    mixtures, baselines = runs[runs["mean_lpc"].notna()], runs[runs["mean_lpc"].isna()]
+    parts = [group for group in (baselines, mixtures) if len(group)]
+    widths = [1 + 0.1 * len(baselines) if group is baselines else 7 for group in parts]
     figure = Figure((8.6, 4.6), layout="constrained")
-    strip, panel = figure.subplots(1, 2, sharey=True, width_ratios=[1 + 0.1 * (~has_lpc).sum(), 7])
+    panels = figure.subplots(1, len(parts), sharey=True, width_ratios=widths, squeeze=False)[0]
     figure.suptitle(f"Success against what the policy uses\n({ERROR_BARS})", fontsize=10)
-    places = {index: place for place, index in enumerate(runs.index[~has_lpc])}
-    for task, style in styles.items():
-        for axes, mask in ((strip, ~has_lpc), (panel, has_lpc)):
-            group = runs[mask & (runs["task_id"] == task)]
-            x = group["mean_lpc"] if axes is panel else [places[index] for index in group.index]
-            axes.errorbar(
-                x,
-                group["success_rate"],
-                _success_bars(group),
-                group["lpc_error"] if axes is panel else None,
+    for panel, group in zip(panels, parts, strict=True):
+        is_strip = group is baselines
+        lpc = pd.Series(range(len(group)), group.index) if is_strip else group["mean_lpc"]
+        for task, style in styles.items():
+            points = group[group["task_id"] == task]
+            panel.errorbar(
+                lpc[points.index],
+                points["success_rate"],
+                _success_bars(points),
+                None if is_strip else points["lpc_error"],
                 linestyle="none",
                 markersize=6,
-                markerfacecolor=style["color"] if axes is panel else "white",
+                markerfacecolor="white" if is_strip else style["color"],
                 capsize=2,
                 elinewidth=1,
                 label=short_task(task),
                 **style,
             )
-            for position, row in zip(x, group.itertuples(), strict=True):
-                update = getattr(row, "update", None)
-                name = f"{row.trial}" if update is None or pd.isna(update) else f"{row.trial} ({update})"
-                axes.annotate(name, (position, row.success_rate), (4, 4), textcoords="offset points", fontsize=7)
-    plain(panel).set(xlabel="mean LPC per step (weighted squares of the experts' sizes)", ylim=(-0.03, 1.05))
-    panel.set_xlim(left=0)
-    plain(strip).set(
-        ylabel="success rate", xlabel="GRU\nbaselines", xticks=[], xlim=(-0.8, max(len(places) - 0.2, 0.8))
-    )
-    strip.set_visible(bool(places))
-    if not places:
-        figure.delaxes(strip)
-        panel.set_ylabel("success rate")
-        panel.tick_params(labelleft=True)
-    _legend_at_the_right(figure, panel, "task\n(number: trial)")
+        for row in group.itertuples():
+            update = getattr(row, "update", None)
+            name = f"{row.trial}" if update is None or pd.isna(update) else f"{row.trial} ({update})"
+            place = (lpc[row.Index], row.success_rate)
+            panel.annotate(name, place, (4, 4), textcoords="offset points", fontsize=7)
+        plain(panel)
+        if is_strip:
+            panel.set(xlabel="GRU\nbaselines", xticks=[], xlim=(-0.8, len(group) - 0.2))
+        else:
+            panel.set_xlabel("mean LPC per step (weighted squares of the experts' sizes)")
+            panel.set_xlim(left=0)
+    panels[0].set(ylabel="success rate", ylim=(-0.03, 1.05))
+    _legend_at_the_right(figure, panels[-1], "task\n(number: trial)")
     return figure
 
 
@@ -175,9 +182,12 @@ def plot_learning_curves(metrics_by_run: Mapping[str, Sequence[pd.DataFrame]]) -
 
     Args:
         metrics_by_run: by the run's name, the `metrics.csv` of each of its seeds. Seeds are averaged over the updates
-            that all of them have logged; the band goes from the lowest to the highest of them.
+            that all of them have logged; the band goes from the lowest to the highest of them. More than six runs
+            are drawn without bands, which would hide each other.
     """
-    figure, axes = new_figure(2, 2, 4.6, 2.7, "Learning curves (mean; bands: lowest to highest seed)", sharex=True)
+    has_bands = len(metrics_by_run) <= _MOST_BANDS
+    title = "Learning curves (mean over seeds" + ("; bands: lowest to highest seed)" if has_bands else ")")
+    figure, axes = new_figure(2, 2, 4.6, 2.7, title, sharex=True)
     for place, (run, metrics) in enumerate(metrics_by_run.items()):
         style = {"color": EXPERT_COLORS[place % 6], "linestyle": _LINES[place // 6 % 4]}
         logged = pd.concat(metrics).groupby("update")
@@ -187,7 +197,7 @@ def plot_learning_curves(metrics_by_run: Mapping[str, Sequence[pd.DataFrame]]) -
         for panel, name in zip(axes.flat, CURVES, strict=True):
             curve = logged[name]
             panel.plot(steps, curve.mean()[common], label=f"{run}{seeds}", linewidth=1.4, **style)
-            if seeds:
+            if seeds and has_bands:
                 low, high = curve.min()[common].astype(float), curve.max()[common].astype(float)
                 panel.fill_between(steps, low, high, color=style["color"], alpha=0.2, linewidth=0)
     for panel, label in zip(axes.flat, CURVES.values(), strict=True):

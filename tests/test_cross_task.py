@@ -1,0 +1,162 @@
+"""Figures of many runs: what error bars and curves show, checked against plain calculations."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from plotting.cross_task import (
+    CURVES,
+    plot_learning_curves,
+    plot_lpc_alpha,
+    plot_success_against_lpc,
+    summarise_runs,
+    wilson_interval,
+)
+
+LOCAL, MAZE = "BabyAI-GoToLocal-v0", "BabyAI-GoToObjMaze-v0"
+
+
+def results_of(*rows):
+    columns = ["task_id", "trial", "seed", "success_rate", "mean_lpc", "lpc_alpha"]
+    frame = pd.DataFrame(rows, columns=columns).assign(num_episodes=100)
+    return frame.astype({"trial": "Int64", "seed": "Int64"})
+
+
+@pytest.fixture
+def results():
+    return results_of(
+        (LOCAL, 0, 1, 0.8, 100.0, 1e-5),
+        (LOCAL, 0, 2, 0.9, 140.0, 1e-5),
+        (LOCAL, 1, 1, 1.0, 300.0, 0.0),
+        (LOCAL, 2, 1, 0.7, np.nan, np.nan),
+        (MAZE, 0, None, 0.5, 900.0, 1e-5),
+    )
+
+
+def png(figure):
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=50)
+    assert buffer.getvalue().startswith(b"\x89PNG")
+    return buffer.getvalue()
+
+
+def points_of(axes):
+    """Return the points [N, 2] of a panel of error bars, from left to right."""
+    points = np.concatenate([container.lines[0].get_xydata() for container in axes.containers])
+    return points[points[:, 0].argsort()]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.97, 1.0])
+@pytest.mark.parametrize("num_episodes", [1, 10, 500])
+def test_wilson_interval_holds_the_rates_whose_score_test_accepts_the_share(share, num_episodes):
+    low, high = wilson_interval(share, num_episodes)
+    assert 0 <= low < high <= 1
+    assert low <= share + 1e-12 and share - 1e-12 <= high
+    for bound in (low, high):
+        if 1e-9 < bound < 1 - 1e-9:
+            score = abs(share - bound) / np.sqrt(bound * (1 - bound) / num_episodes)
+            assert score == pytest.approx(1.96)
+
+
+def test_wilson_interval_holds_the_true_rate_about_95_times_of_100():
+    true_rate, num_episodes = 0.9, 50
+    successes = np.random.default_rng(0).binomial(num_episodes, true_rate, 2000)
+    intervals = np.array([wilson_interval(count / num_episodes, num_episodes) for count in successes])
+    covered = ((intervals[:, 0] <= true_rate) & (true_rate <= intervals[:, 1])).mean()
+    assert 0.92 < covered < 0.98
+
+
+def test_runs_are_means_over_seeds_with_standard_errors_and_wilson_intervals_of_single_runs(results):
+    runs = summarise_runs(results).set_index(["task_id", "trial"])
+    assert len(runs) == 4
+    two = runs.loc[(LOCAL, 0)]
+    error = np.std([0.8, 0.9], ddof=1) / np.sqrt(2)
+    assert two["seeds"] == 2 and two["success_rate"] == pytest.approx(0.85)
+    assert (two["success_low"], two["success_high"]) == pytest.approx((0.85 - error, 0.85 + error))
+    assert two["mean_lpc"] == pytest.approx(120) and two["lpc_error"] == pytest.approx(20)
+    one = runs.loc[(MAZE, 0)]
+    assert (one["success_low"], one["success_high"]) == pytest.approx(wilson_interval(0.5, 100))
+    assert one["lpc_error"] == 0
+    assert np.isnan(runs.loc[(LOCAL, 2)]["mean_lpc"])
+
+
+def test_checkpoints_along_the_way_are_runs_of_their_own(results):
+    results["update"] = pd.array([pd.NA, pd.NA, pd.NA, pd.NA, 50], "Int64")
+    both = pd.concat([results, results.tail(1).assign(update=pd.NA, success_rate=0.6)])
+    assert len(summarise_runs(both)) == 5
+    png(plot_success_against_lpc(both))
+
+
+def test_success_against_lpc_has_every_mixture_at_its_lpc_and_baselines_in_a_strip(results):
+    figure = plot_success_against_lpc(results)
+    strip, panel = figure.axes
+    assert points_of(panel) == pytest.approx(np.array([[120.0, 0.85], [300.0, 1.0], [900.0, 0.5]]))
+    assert points_of(strip)[:, 1].tolist() == [0.7]
+    assert "baselines" in strip.get_xlabel() and "Wilson" in figure.get_suptitle()
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["GoToLocal", "GoToObjMaze"]
+    png(figure)
+
+
+@pytest.mark.parametrize("kept", ["mixtures", "baselines"])
+def test_success_against_lpc_with_one_kind_of_policy_is_one_panel(results, kept):
+    is_mixture = results["mean_lpc"].notna()
+    figure = plot_success_against_lpc(results[is_mixture if kept == "mixtures" else ~is_mixture])
+    assert len(figure.axes) == 1 and figure.axes[0].get_ylabel() == "success rate"
+    png(figure)
+
+
+def test_no_results_are_an_error_that_says_so(results):
+    with pytest.raises(ValueError, match="no results"):
+        plot_success_against_lpc(results.head(0))
+    png(plot_lpc_alpha(results.head(0)))
+
+
+def test_lpc_alpha_joins_the_runs_of_a_task_and_marks_each_price(results):
+    figure = plot_lpc_alpha(results)
+    success, lpc = figure.axes
+    local = next(container for container in success.containers if container.get_label() == "GoToLocal")
+    assert local.lines[0].get_xydata() == pytest.approx(np.array([[0.0, 1.0], [1e-5, 0.85]]))
+    assert sorted(points_of(lpc)[:, 1]) == pytest.approx([120, 300, 900])
+    png(figure)
+    assert {"0", "1e-05"} <= {label.get_text() for label in success.get_xticklabels()}
+
+
+def curve_of(scale, updates=(20, 40, 60)):
+    updates = np.array(updates)
+    return pd.DataFrame({"update": updates, "env_steps": updates * 1000, **dict.fromkeys(CURVES, scale * updates)})
+
+
+def test_learning_curves_are_means_over_the_updates_that_all_seeds_logged_with_bands_of_their_range():
+    figure = plot_learning_curves({"GoToLocal trial 0": [curve_of(0.001), curve_of(0.003, (20, 40))]})
+    panel = figure.axes[0]
+    assert panel.get_lines()[0].get_xydata() == pytest.approx(np.array([[0.02, 0.04], [0.04, 0.08]]))
+    band = panel.collections[0].get_paths()[0].get_extents()
+    assert (band.y0, band.y1) == pytest.approx((0.02, 0.12))
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["GoToLocal trial 0 (2 seeds)"]
+    png(figure)
+
+
+def test_a_baseline_without_lpc_has_the_other_curves():
+    figure = plot_learning_curves({"baseline": [curve_of(0.01).assign(mean_lpc=np.nan)]})
+    assert figure.axes[0].get_lines()[0].get_ydata().tolist() == pytest.approx([0.2, 0.4, 0.6])
+    png(figure)
+
+
+def test_twenty_runs_are_told_apart_by_color_and_line_and_fit_beside_each_other():
+    figure = plot_learning_curves({f"run {run}": [curve_of(0.0005 * run)] * 2 for run in range(20)})
+    looks = {(line.get_color(), line.get_linestyle()) for line in figure.axes[0].get_lines()}
+    assert len(looks) == 20 and not figure.axes[0].collections
+    png(figure)
+    legend = figure.legends[0].get_window_extent()
+    assert figure.bbox.y0 <= legend.y0 and legend.x1 <= figure.bbox.x1 + 1
+    assert all(panel.get_window_extent().x1 <= legend.x0 for panel in figure.axes)
+
+
+def test_thirty_tasks_differ_in_color_or_marker():
+    rows = [(f"BabyAI-Task{task}-v0", 0, 0, 0.5, 10.0 * task + 1, 1e-5) for task in range(30)]
+    panel = plot_success_against_lpc(results_of(*rows)).axes[0]
+    looks = {(container.lines[0].get_color(), container.lines[0].get_marker()) for container in panel.containers}
+    assert len(looks) == 30
