@@ -7,9 +7,9 @@
     modal run modal_app.py::evaluate
     modal run modal_app.py::download
 
-The Volume `rl-mop` is laid out like the folder you work in (modal_checkpoints/, evaluation_cache/, and results/ with one
-CSV per checkpoint, as containers cannot share a file), so that every path in it means the same there and here. The same
-command again resumes what did not finish and leaves alone what did.
+The Volume `rl-mop` is laid out like the folder you work in (modal_checkpoints/, evaluation_cache/, and results/ with
+one CSV per checkpoint, as containers cannot share a file), so that every path means the same there and here. The same
+command again, once the first has ended, resumes what did not finish and leaves alone what did.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import inspect
 import itertools
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -80,24 +81,28 @@ def only(*patterns: str) -> Callable[[Path], bool]:
 
 
 KEYS = load_keys()
+BAKED = KEYS["lang_encoder"].default, KEYS["lang_fallback"].default
 image = (
     modal.Image.debian_slim(python_version="3.12")
     .pip_install_from_requirements(str(ROOT / "requirements.txt"))
     .add_local_dir(ROOT, "/encoder", copy=True, ignore=only(*ENCODER_CODE))
-    .run_commands("cd /encoder && " + shlex.join(bake_command(KEYS["lang_encoder"].default, KEYS["lang_fallback"].default)))
+    .run_commands("cd /encoder && " + shlex.join(bake_command(*BAKED)))
     .env({"HF_HUB_OFFLINE": "1"})
     .add_local_dir(ROOT, "/root", ignore=only(*CODE))
 )
 volume = modal.Volume.from_name("rl-mop", create_if_missing=True)
+CONTAINER = {
+    "volumes": {VOLUME_FOLDER: volume},
+    "cpu": CPUS,
+    "memory": MEMORY_MIB,
+    "timeout": DAY,
+    "retries": modal.Retries(max_retries=8, initial_delay=10.0),
+    "single_use_containers": True,  # a container that is reused may see an old state of the Volume
+}
+# `modal run modal_app.py::NAME` runs the App of that name; without a name, the one entrypoint bound below: main.
 app = modal.App("rl-mop", image=image, include_source=False)
-container = app.function(
-    volumes={VOLUME_FOLDER: volume},
-    cpu=CPUS,
-    memory=MEMORY_MIB,
-    timeout=DAY,
-    retries=modal.Retries(max_retries=8, initial_delay=10.0),
-    single_use_containers=True,  # a container that is reused may see an old state of the Volume
-)
+evaluate = modal.App("rl-mop-evaluate", image=image, include_source=False)
+download = modal.App("rl-mop-download", image=image, include_source=False)
 
 
 # ------------------------------------------------------------------------------------------------------------- the grid
@@ -156,7 +161,7 @@ def combinations(sweep: str) -> list[dict[str, Any]]:
     """
     values = {}
     for part in filter(None, (part.strip() for part in sweep.split(";"))):
-        name, equals, text = (piece.strip() for piece in part.partition("="))
+        name, _, text = (piece.strip() for piece in part.partition("="))
         if name not in KEYS:
             raise UserError(f"--sweep: unknown key {name!r}.{did_you_mean(name, KEYS)} All keys: {', '.join(KEYS)}")
         if name in values:
@@ -166,7 +171,7 @@ def combinations(sweep: str) -> list[dict[str, Any]]:
         except yaml.YAMLError:
             listed = []
         if not listed:
-            raise UserError(f"--sweep {part}: expected values, as in {name}=a,b" if equals else f"--sweep {part}: no '='")
+            raise UserError(f"--sweep {part}: expected values, as in {name}=a,b")
         values[name] = [KEYS[name].check(value) for value in listed]
         if any(values[name].count(value) > 1 for value in values[name]):
             raise UserError(f"--sweep {part}: a value stands there twice, which would be the same run twice")
@@ -192,7 +197,7 @@ def parse_command(script: str, arguments: Sequence[str]) -> tuple[dict[str, Any]
 
 
 def make_grid(
-    task_ids: str, trials: str = "0", seeds: str = "", script: str = "train_mop.py", extra_args: str = "", sweep: str = ""
+    task_ids: str, trials: str = "0", seeds: str = "", script: str = SCRIPTS[-1], extra_args: str = "", sweep: str = ""
 ) -> list[Run]:
     """Return the runs of every task x trial x seed x combination of `sweep`, each checked as its script would.
 
@@ -233,14 +238,13 @@ def make_grid(
 
 def check_grid(runs: Sequence[Run]) -> None:
     """Raise a UserError where two runs share a folder, or one wants an encoder that the image does not hold."""
-    baked = KEYS["lang_encoder"].default, KEYS["lang_fallback"].default
     folders = collections.Counter(run.folder for run in runs)
     for run in runs:
         if folders[run.folder] > 1:
-            raise UserError(f"{folders[run.folder]} runs would write to {run.folder}: give them different trials or seeds")
-        if run.config["lang_encoder"] not in baked:
+            raise UserError(f"{folders[run.folder]} runs would write to {run.folder}: give them other trials or seeds")
+        if run.config["lang_encoder"] not in BAKED:
             raise UserError(
-                f"lang_encoder {run.config['lang_encoder']!r}: the image holds {' and '.join(filter(None, baked))}, as"
+                f"lang_encoder {run.config['lang_encoder']!r}: the image holds {' and '.join(filter(None, BAKED))}, as"
                 " config.yaml says; name another one there"
             )
 
@@ -266,11 +270,11 @@ def grid_text(runs: Sequence[Run], gpu: str = "") -> str:
         lines += [f"{run.folder}  {swept}".rstrip(), f"    python {shlex.join([run.script, *run.arguments])}"]
     hours, dollars = zip(*(estimate(run, gpu) for run in runs), strict=True)
     cost = "no price known for this GPU" if None in dollars else f"about ${sum(dollars):.2f} in all"
-    lines.append(f"{len(runs)} runs at once on {gpu or 'CPU'}: about {max(hours):.2f} h, {cost} (a guess, from list prices)")
+    lines.append(f"{len(runs)} runs at once on {gpu or 'CPU'}: about {max(hours):.2f} h, {cost} (a guess)")
     return "\n".join(lines)
 
 
-# -------------------------------------------------------------------------------------------------- inside the containers
+# ------------------------------------------------------------------------------------------------ inside the containers
 
 
 def resume_flags(config: dict[str, Any], given: Sequence[str]) -> list[str] | None:
@@ -330,7 +334,14 @@ def commit_volume() -> None:
         volume.commit()
 
 
-@container
+def failure(log: str, status: int) -> str:
+    """Return why a script ended badly: the error in its log, else its last line, else its exit status."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    errors = re.findall(r"error: .+|\b[\w.]+(?:Error|Exception)\b.*", log)  # maybe behind a progress bar
+    return next(iter([*errors[-1:], *lines[-1:]]), f"exit status {status}")
+
+
+@app.function(**CONTAINER)
 def train_run(script: str, arguments: list[str], folder: str = VOLUME_FOLDER) -> Outcome:
     """Train one run, from where it stands in `folder`, with the script itself in a process of its own.
 
@@ -350,13 +361,13 @@ def train_run(script: str, arguments: list[str], folder: str = VOLUME_FOLDER) ->
         place = artifacts.run_dir(CHECKPOINT_DIR, config["task_id"], config["trial"], config["seed"])
         place.mkdir(parents=True, exist_ok=True)
         with open(place / LOG_FILE, "a") as log:
+            begins = log.tell()
             command = [sys.executable, str(ROOT / script), *arguments, *resume]
             process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
             status = watch(process, place, commit_volume)
         if status == 0:
             return Outcome("done")
-        lines = (place / LOG_FILE).read_text(errors="replace").split("\n")
-        reason = next((line.strip() for line in reversed(lines) if line.strip()), f"exit status {status}")
+        reason = failure((place / LOG_FILE).read_bytes()[begins:].decode(errors="replace"), status)
     if status < 0 or status in (128 + signal.SIGINT, 128 + signal.SIGTERM):
         raise RuntimeError(f"stopped with status {status}: {reason}")
     return Outcome("failed", reason)
@@ -367,7 +378,6 @@ def result_path(ref: artifacts.CheckpointRef) -> Path:
     return Path(RESULTS_DIR, *ref.path.parts[1:]).with_suffix(".csv")
 
 
-@container
 def evaluate_checkpoint(path: str, num_episodes: int, backend: str = "fast", folder: str = VOLUME_FOLDER) -> Outcome:
     """Evaluate one checkpoint in `folder`: its row goes to results/, its routing cache to evaluation_cache/."""
     import batch_eval
@@ -379,6 +389,10 @@ def evaluate_checkpoint(path: str, num_episodes: int, backend: str = "fast", fol
         reason = batch_eval.attempt(job, settings, lambda episodes: None)
         commit_volume()
     return Outcome("done") if reason is None else Outcome("failed", reason)
+
+
+# Not bound to a name of this module: `modal run modal_app.py::evaluate` would take it for what is to run.
+REMOTE = {"evaluate": evaluate.function(**CONTAINER)(evaluate_checkpoint)}
 
 
 # ---------------------------------------------------------------------------------------------------- bringing it home
@@ -457,7 +471,7 @@ def merge(files: Files) -> tuple[int, int]:
     return new_files, new_results
 
 
-# -------------------------------------------------------------------------------------------------- watching and telling
+# ------------------------------------------------------------------------------------------------- watching and telling
 
 
 def last_metrics(content: bytes) -> dict[str, str]:
@@ -550,7 +564,7 @@ def sweep_runs(runs: Sequence[Run], gpu: str, bring_home: bool) -> int:
     return int(any(outcome.state == "failed" for outcome in outcomes.values()))
 
 
-def evaluate_all(num_episodes: int, final_only: bool, gpu: str, bring_home: bool) -> int:
+def evaluate_all(num_episodes: int, final_only: bool, bring_home: bool) -> int:
     """Evaluate what the Volume holds and has no results yet; return 1 when some failed, else 0."""
     if num_episodes < 1:
         raise UserError(f"--num-episodes {num_episodes}: expected a whole number >= 1")
@@ -558,8 +572,8 @@ def evaluate_all(num_episodes: int, final_only: bool, gpu: str, bring_home: bool
     print(f"{len(paths)} checkpoints to evaluate", flush=True)
     outcomes = {}
     if paths:
-        remote = evaluate_checkpoint.with_options(gpu=gpu) if gpu else evaluate_checkpoint
-        outcomes = follow(remote.experimental_spawn_map(paths, [num_episodes] * len(paths)), paths, [])
+        call = REMOTE["evaluate"].experimental_spawn_map(paths, [num_episodes] * len(paths))
+        outcomes = follow(call, paths, [])
     if bring_home:
         print_merged()
     return int(any(outcome.state == "failed" for outcome in outcomes.values()))
@@ -573,12 +587,24 @@ def print_merged() -> None:
 # --------------------------------------------------------------------------------------------------------- command line
 
 
+def leave(body: Callable[[], int | None]) -> None:
+    """Run an entrypoint's body; bad input ends with one line and status 2. Ctrl-C is left to Modal, as is success:
+    it then says how to go on following a detached App."""
+    try:
+        status = body()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = 2
+    if status:
+        sys.exit(status)
+
+
 @app.local_entrypoint()
 def main(
     task_ids: str,
     trials: str = "0",
     seeds: str = "",
-    script: str = "train_mop.py",
+    script: str = SCRIPTS[-1],
     extra_args: str = "",
     sweep: str = "",
     gpu: str = "",
@@ -594,19 +620,21 @@ def main(
             return 0
         return sweep_runs(runs, gpu, download)
 
-    run_script(launch)
+    leave(launch)
 
 
-@app.local_entrypoint()
-def evaluate(num_episodes: int = NUM_EPISODES, final_only: bool = False, gpu: str = "", download: bool = True):
+def evaluate_main(num_episodes: int = NUM_EPISODES, final_only: bool = False, download: bool = True):
     """Evaluate every checkpoint on the Volume that has no results yet."""
-    run_script(lambda: evaluate_all(num_episodes, final_only, gpu, download))
+    leave(lambda: evaluate_all(num_episodes, final_only, download))
 
 
-@app.local_entrypoint()
-def download():
+def download_main():
     """Bring checkpoints, results and routing caches home."""
-    run_script(print_merged)
+    leave(print_merged)
+
+
+evaluate.local_entrypoint()(evaluate_main)
+download.local_entrypoint()(download_main)
 
 
 def dry_run_from_command_line() -> None:
