@@ -60,6 +60,7 @@ with app.setup:
         "num_updates",
         "evaluated_at",
     ]
+    FORMATS = {"success_rate": "{:.3f}", "path_ratio": "{:.2f}", "mean_lpc": "{:.1f}", "lpc_alpha": "{:g}"}
 
 
 @app.function
@@ -267,7 +268,13 @@ def results_table(all_results, seed_filter, task_filter, trial_filter):
             results = results[results[_column].astype(str).isin(_filter.value)]
     if results.empty:
         stop_with("No checkpoint has these tasks, trials and seeds.")
-    mo.ui.table(results[SHOWN].round(4), selection=None, page_size=10, label=f"{len(results)} checkpoints")
+    mo.ui.table(
+        results[SHOWN],
+        selection=None,
+        page_size=10,
+        label=f"{len(results)} checkpoints",
+        format_mapping=FORMATS,
+    )
     return (results,)
 
 
