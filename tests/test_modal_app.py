@@ -194,7 +194,7 @@ def test_a_run_that_cannot_start_fails_with_the_scripts_own_words(tmp_path):
 
 
 def test_the_reason_of_a_failure_is_its_error_not_a_progress_bar():
-    log = 'Traceback (most recent call last):\n  File "x"\n50it/s]torch.OutOfMemoryError: no\n 33%|#  | 1/3\r 33%|#  | 1/3'
+    log = 'Traceback:\n  File "x"\n50it/s]torch.OutOfMemoryError: no\n 33%|#  | 1/3\r 33%|#  | 1/3'
     assert modal_app.failure(log, 1) == "torch.OutOfMemoryError: no"
     assert modal_app.failure("Killed\n", 1) == "Killed"
     assert modal_app.failure("", 3) == "exit status 3"
