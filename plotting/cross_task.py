@@ -165,12 +165,13 @@ def plot_lpc_alpha(results: pd.DataFrame) -> Figure:
     for panel, label in zip(axes[0], ["success rate", "mean LPC per step"], strict=True):
         plain(panel).set(xlabel="lpc_alpha", ylabel=label)
         if (alphas > 0).any():
-            panel.set_xscale("symlog", linthresh=alphas[alphas > 0].min())
+            smallest = alphas[alphas > 0].min()
+            panel.set_xscale("symlog", linthresh=smallest)
             panel.xaxis.set_major_locator(FixedLocator(alphas))
             panel.xaxis.set_minor_locator(NullLocator())
             panel.xaxis.set_major_formatter(FuncFormatter(lambda alpha, _: f"{alpha:g}"))
             panel.tick_params(axis="x", labelrotation=30 if len(alphas) > 4 else 0)
-            panel.set_xlim(left=-0.2 * alphas[alphas > 0].min(), right=1.5 * alphas.max())
+            panel.set_xlim(0.5 * smallest if alphas[0] > 0 else -0.2 * smallest, 1.6 * alphas.max())
     axes[0, 0].set_ylim(-0.03, 1.05)
     axes[0, 1].set_ylim(bottom=0)
     _legend_at_the_right(figure, axes[0, 0], "task")
@@ -185,19 +186,24 @@ def plot_learning_curves(metrics_by_run: Mapping[str, Sequence[pd.DataFrame]]) -
             that all of them have logged; the band goes from the lowest to the highest of them. More than six runs
             are drawn without bands, which would hide each other.
     """
-    has_bands = len(metrics_by_run) <= _MOST_BANDS
-    title = "Learning curves (mean over seeds" + ("; bands: lowest to highest seed)" if has_bands else ")")
+    has_seeds = any(len(metrics) > 1 for metrics in metrics_by_run.values())
+    has_bands = has_seeds and len(metrics_by_run) <= _MOST_BANDS
+    details = " (mean over seeds; bands: lowest to highest seed)" if has_bands else " (mean over seeds)"
+    title = "Learning curves" + (details if has_seeds else "")
     figure, axes = new_figure(2, 2, 4.6, 2.7, title, sharex=True)
     for place, (run, metrics) in enumerate(metrics_by_run.items()):
         style = {"color": EXPERT_COLORS[place % 6], "linestyle": _LINES[place // 6 % 4]}
+        style["linewidth"] = 2.8 - 1.6 * place / len(metrics_by_run)  # equal curves show behind each other
         logged = pd.concat(metrics).groupby("update")
         common = logged.size() == logged.size().max()
         steps = logged["env_steps"].mean()[common] / 1e6
-        seeds = f" ({len(metrics)} seeds)" if len(metrics) > 1 else ""
+        notes = ["baseline"] if all(seed["mean_lpc"].isna().all() for seed in metrics) else []
+        notes += [f"{len(metrics)} seeds"] if len(metrics) > 1 else []
+        label = f"{run} ({', '.join(notes)})" if notes else run
         for panel, name in zip(axes.flat, CURVES, strict=True):
             curve = logged[name]
-            panel.plot(steps, curve.mean()[common], label=f"{run}{seeds}", linewidth=1.4, **style)
-            if seeds and has_bands:
+            panel.plot(steps, curve.mean()[common], label=label, **style)
+            if len(metrics) > 1 and has_bands:
                 low, high = curve.min()[common].astype(float), curve.max()[common].astype(float)
                 panel.fill_between(steps, low, high, color=style["color"], alpha=0.2, linewidth=0)
     for panel, label in zip(axes.flat, CURVES.values(), strict=True):

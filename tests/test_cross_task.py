@@ -140,7 +140,9 @@ def test_learning_curves_are_means_over_the_updates_that_all_seeds_logged_with_b
 
 
 def test_a_baseline_without_lpc_has_the_other_curves():
-    figure = plot_learning_curves({"baseline": [curve_of(0.01).assign(mean_lpc=np.nan)]})
+    figure = plot_learning_curves({"GoToObj trial 1": [curve_of(0.01).assign(mean_lpc=np.nan)]})
+    assert figure.legends[0].get_texts()[0].get_text() == "GoToObj trial 1 (baseline)"
+    assert figure.get_suptitle() == "Learning curves"
     assert figure.axes[0].get_lines()[0].get_ydata().tolist() == pytest.approx([0.2, 0.4, 0.6])
     png(figure)
 
