@@ -12,7 +12,7 @@ import marimo
 __generated_with = "0.25.2"
 app = marimo.App(width="full", app_title="Many checkpoints")
 
-with app.setup:
+with app.setup(hide_code=True):
     import fnmatch
     import json
     import sys
@@ -63,12 +63,12 @@ with app.setup:
     FORMATS = {"success_rate": "{:.3f}", "path_ratio": "{:.2f}", "mean_lpc": "{:.1f}", "lpc_alpha": "{:g}"}
 
 
-@app.function
+@app.function(hide_code=True)
 def is_script() -> bool:
     return mo.app_meta().mode == "script"
 
 
-@app.function
+@app.function(hide_code=True)
 def parse_options(arguments):
     parser = Parser(
         prog="cross_task_viz.py", description="Save figures that compare checkpoints, in plots/cross_task/."
@@ -81,7 +81,7 @@ def parse_options(arguments):
     return parser.parse_args(arguments)
 
 
-@app.function
+@app.function(hide_code=True)
 def stop_with(problem):
     """End a script with one line and exit status 2; in a notebook, show the problem instead of this cell's output."""
     if is_script():
@@ -90,7 +90,7 @@ def stop_with(problem):
     mo.stop(True, mo.callout(mo.md(str(problem)), kind="warn"))
 
 
-@app.function
+@app.function(hide_code=True)
 def load_results(path: str, task: str | None) -> pd.DataFrame:
     """Return the results with a readable and unique `name` for every row."""
     if not Path(path).exists():
@@ -111,7 +111,7 @@ def load_results(path: str, task: str | None) -> pd.DataFrame:
     return results.assign(name=names.where(copies == 0, names + " (" + (copies + 1).astype(str) + ")"))
 
 
-@app.function
+@app.function(hide_code=True)
 def learning_curves(results: pd.DataFrame) -> tuple[dict[str, list[pd.DataFrame]], list[str]]:
     """Return by task and trial the learning curves of its seeds, and what is wrong with those that cannot be read."""
     curves, problems = {}, []
@@ -127,7 +127,7 @@ def learning_curves(results: pd.DataFrame) -> tuple[dict[str, list[pd.DataFrame]
     return curves, problems
 
 
-@app.function
+@app.function(hide_code=True)
 def load_caches(results: pd.DataFrame) -> tuple[dict[str, dict], list[str]]:
     """Return the routing caches of the first mixtures among the results, by name, and what is wrong with the others."""
     caches, problems = {}, []
@@ -142,7 +142,7 @@ def load_caches(results: pd.DataFrame) -> tuple[dict[str, dict], list[str]]:
     return caches, problems
 
 
-@app.function
+@app.function(hide_code=True)
 def expert_use_figure(caches: dict[str, dict]) -> Figure:
     if not caches:
         raise ValueError("none of these checkpoints has a routing cache (python batch_eval.py makes them)")
@@ -150,7 +150,7 @@ def expert_use_figure(caches: dict[str, dict]) -> Figure:
     return plot_expert_use(data, {name: cache.get("expert_hidden_sizes") for name, cache in caches.items()})
 
 
-@app.function
+@app.function(hide_code=True)
 def side_by_side_figure(results: pd.DataFrame, names: list[str]) -> Figure:
     """Return the heatmaps of two checkpoints on the same scales.
 
@@ -171,7 +171,7 @@ def side_by_side_figure(results: pd.DataFrame, names: list[str]) -> Figure:
     return plot_side_by_side(data, images, sizes[0])
 
 
-@app.function
+@app.function(hide_code=True)
 def view_figures(results: pd.DataFrame) -> dict[str, tuple[str, Callable[[], tuple[Figure, list[str]]]]]:
     """Return by tab the file name of its figure, and how the figure and the list of what is missing in it are made."""
 
@@ -194,7 +194,7 @@ def view_figures(results: pd.DataFrame) -> dict[str, tuple[str, Callable[[], tup
     }
 
 
-@app.function
+@app.function(hide_code=True)
 def show_figure(make):
     """Return the figure of a tab and what is missing in it, or a line of text where there is nothing to show."""
     try:
@@ -205,7 +205,7 @@ def show_figure(make):
     return mo.vstack([*notes, mo.as_html(figure)])
 
 
-@app.function
+@app.function(hide_code=True)
 def save_figure(figure: Figure, name: str, plots_dir: str) -> Path:
     path = Path(plots_dir, "cross_task", f"{name}.png")
     with atomic_write(path, "wb") as file:
@@ -213,7 +213,7 @@ def save_figure(figure: Figure, name: str, plots_dir: str) -> Path:
     return path
 
 
-@app.function
+@app.function(hide_code=True)
 def save_all_figures(results: pd.DataFrame, compared: list[str], plots_dir: str) -> list[Path]:
     """Save every view, and the heatmaps of the compared checkpoints; return their paths."""
     figures = dict(view_figures(results).values())
@@ -232,7 +232,7 @@ def save_all_figures(results: pd.DataFrame, compared: list[str], plots_dir: str)
     return saved
 
 
-@app.cell
+@app.cell(hide_code=True)
 def load():
     try:
         options = parse_options(sys.argv[1:])
@@ -248,7 +248,7 @@ def load():
     return all_results, options
 
 
-@app.cell
+@app.cell(hide_code=True)
 def filters(all_results):
     def _choices(column):
         return sorted(all_results[column].dropna().unique().tolist())
@@ -260,7 +260,7 @@ def filters(all_results):
     return seed_filter, task_filter, trial_filter
 
 
-@app.cell
+@app.cell(hide_code=True)
 def results_table(all_results, seed_filter, task_filter, trial_filter):
     results = all_results
     for _column, _filter in (("task_id", task_filter), ("trial", trial_filter), ("seed", seed_filter)):
@@ -272,13 +272,13 @@ def results_table(all_results, seed_filter, task_filter, trial_filter):
         results[SHOWN],
         selection=None,
         page_size=10,
-        label=f"{len(results)} checkpoints",
+        label=f"{len(results)} checkpoint{'s' * (len(results) != 1)}",
         format_mapping=FORMATS,
     )
     return (results,)
 
 
-@app.cell
+@app.cell(hide_code=True)
 def views(results):
     _is_export = mo.app_meta().request is None  # nobody will click: tabs cannot wait until they are opened
     view_tabs = mo.ui.tabs(
@@ -291,7 +291,7 @@ def views(results):
     return
 
 
-@app.cell
+@app.cell(hide_code=True)
 def comparison(results):
     _names = results.loc[results["has_cache"], "name"].tolist()
     first_dropdown = mo.ui.dropdown(_names, value=_names[0] if _names else None, label="compare")
@@ -300,7 +300,7 @@ def comparison(results):
     return first_dropdown, second_dropdown
 
 
-@app.cell
+@app.cell(hide_code=True)
 def side_by_side(first_dropdown, results, second_dropdown):
     mo.stop(is_script())
     _compared = list(dict.fromkeys(name for name in (first_dropdown.value, second_dropdown.value) if name))
@@ -313,14 +313,14 @@ def side_by_side(first_dropdown, results, second_dropdown):
     return
 
 
-@app.cell
+@app.cell(hide_code=True)
 def save_controls():
     save_button = mo.ui.run_button(label="Save all figures")
     mo.vstack([save_button])
     return (save_button,)
 
 
-@app.cell
+@app.cell(hide_code=True)
 def save(first_dropdown, options, results, save_button, second_dropdown):
     _compared = list(dict.fromkeys(name for name in (first_dropdown.value, second_dropdown.value) if name))
     _saved = []

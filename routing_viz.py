@@ -1,6 +1,6 @@
 """One checkpoint: where, when and for what its experts work. A marimo notebook, and a script.
 
-marimo edit routing_viz.py                        # or: marimo run routing_viz.py
+marimo run routing_viz.py                         # or: marimo edit routing_viz.py, and run all cells there
 marimo export html routing_viz.py -o routing.html -- --checkpoint checkpoints/.../checkpoint_final.pt
 python routing_viz.py --checkpoint checkpoints/.../checkpoint_final.pt     # saves all figures under plots/
 """
@@ -10,7 +10,7 @@ import marimo
 __generated_with = "0.25.2"
 app = marimo.App(width="full", app_title="Routing of one checkpoint")
 
-with app.setup:
+with app.setup(hide_code=True):
     import sys
     from collections.abc import Callable
     from functools import partial
@@ -61,12 +61,12 @@ with app.setup:
     )
 
 
-@app.function
+@app.function(hide_code=True)
 def is_script() -> bool:
     return mo.app_meta().mode == "script"
 
 
-@app.class_definition
+@app.class_definition(hide_code=True)
 class Routing(NamedTuple):
     """What the figures are made of, and where it came from (`source`; `warning` where something is amiss)."""
 
@@ -78,7 +78,7 @@ class Routing(NamedTuple):
     warning: str = ""
 
 
-@app.function
+@app.function(hide_code=True)
 def parse_options(arguments):
     parser = Parser(prog="routing_viz.py", description="Save all figures of one checkpoint under plots/.")
     parser.add_argument("--checkpoint", metavar="PATH", help="a checkpoint_*.pt [default: the first that is found]")
@@ -98,7 +98,7 @@ def parse_options(arguments):
     return parser.parse_args(arguments)
 
 
-@app.function
+@app.function(hide_code=True)
 def stop_with(problem):
     """End a script with one line and exit status 2; in a notebook, show the problem instead of this cell's output."""
     if is_script():
@@ -107,7 +107,7 @@ def stop_with(problem):
     mo.stop(True, mo.callout(mo.md(str(problem)), kind="warn"))
 
 
-@app.function
+@app.function(hide_code=True)
 def choose_checkpoints(path: str | None) -> dict[str, CheckpointRef]:
     """Return what can be shown, by name; only `path` and checkpoints beside it where one is given."""
     if path is None:
@@ -120,7 +120,7 @@ def choose_checkpoints(path: str | None) -> dict[str, CheckpointRef]:
     return {f"{ref} ({path})": ref}
 
 
-@app.function
+@app.function(hide_code=True)
 def load_routing(
     ref: CheckpointRef,
     cache_dir: str,
@@ -171,14 +171,14 @@ def load_routing(
     return Routing(ref, data, sizes, metrics, f"{num_episodes:,} episodes played afresh", warning)
 
 
-@app.function
+@app.function(hide_code=True)
 def progress_bar(num_episodes: int):
     if is_script():
         return tqdm(total=num_episodes, desc="evaluating", unit="episode", leave=False)
     return mo.status.progress_bar(total=num_episodes, title="Evaluating", subtitle="episodes", remove_on_exit=True)
 
 
-@app.function
+@app.function(hide_code=True)
 def picture_of(routing: Routing, episode: int, step: int = 0) -> np.ndarray | None:
     """Return minigrid's picture of an episode before the given step; None where the cache does not tell its level."""
     seed = routing.data.episodes[episode]["seed"]
@@ -188,14 +188,14 @@ def picture_of(routing: Routing, episode: int, step: int = 0) -> np.ndarray | No
     return render_level(routing.ref.task_id, seed, actions)
 
 
-@app.function
+@app.function(hide_code=True)
 def room_pictures(routing: Routing) -> dict[tuple[int, int], np.ndarray | None]:
     """Return one picture of the environment per starting room (column, row)."""
     rooms = group_routing_data(routing.data, "by_starting_room")
     return {room: picture_of(routing, int(steps.episode[0])) for room, steps in rooms.items()}
 
 
-@app.function
+@app.function(hide_code=True)
 def heatmap_figure(routing: Routing, analysis: str, room_env_images: dict) -> Figure:
     about, sizes = f" — {routing.ref}", routing.expert_hidden_sizes
     if analysis == "overall":
@@ -205,7 +205,7 @@ def heatmap_figure(routing: Routing, analysis: str, room_env_images: dict) -> Fi
     return plot_grouped_routing(routing.data, analysis, room_env_images, title_suffix=about, expert_hidden_sizes=sizes)
 
 
-@app.function
+@app.function(hide_code=True)
 def view_figures(routing: Routing) -> dict[str, dict[str, Callable[[], Figure]]]:
     """Return by tab and file name how each figure is made; making it is a ValueError where there is nothing to show."""
     data, sizes = routing.data, routing.expert_hidden_sizes
@@ -225,7 +225,7 @@ def view_figures(routing: Routing) -> dict[str, dict[str, Callable[[], Figure]]]
     }
 
 
-@app.function
+@app.function(hide_code=True)
 def show_figures(figures: dict[str, Callable[[], Figure]]):
     """Return the figures of a tab, a line of text in place of one that this data has nothing for."""
     shown = []
@@ -237,7 +237,7 @@ def show_figures(figures: dict[str, Callable[[], Figure]]):
     return mo.vstack(shown)
 
 
-@app.function
+@app.function(hide_code=True)
 def save_figure(figure: Figure, routing: Routing, name: str, plots_dir: str) -> Path:
     """Write a figure where the plots of its run are; return its path."""
     ref = routing.ref
@@ -248,7 +248,7 @@ def save_figure(figure: Figure, routing: Routing, name: str, plots_dir: str) -> 
     return path
 
 
-@app.function
+@app.function(hide_code=True)
 def save_all_figures(routing: Routing, plots_dir: str) -> list[Path]:
     """Save every view and the heatmaps of every analysis; return their paths."""
     saved = []
@@ -266,7 +266,7 @@ def save_all_figures(routing: Routing, plots_dir: str) -> list[Path]:
     return saved
 
 
-@app.cell
+@app.cell(hide_code=True)
 def controls():
     try:
         options = parse_options(sys.argv[1:])
@@ -298,7 +298,7 @@ def controls():
     return checkpoint_dropdown, num_envs_slider, num_episodes_slider, options, use_cache_toggle
 
 
-@app.cell
+@app.cell(hide_code=True)
 def routing(checkpoint_dropdown, num_envs_slider, num_episodes_slider, options, use_cache_toggle):
     mo.stop(checkpoint_dropdown.value is None, mo.md("Choose a checkpoint."))
     try:
@@ -332,20 +332,20 @@ def routing(checkpoint_dropdown, num_envs_slider, num_episodes_slider, options, 
     return routing, routing_data
 
 
-@app.cell
+@app.cell(hide_code=True)
 def analyses(routing_data):
     analysis_dropdown = mo.ui.dropdown(get_available_analyses(routing_data), value="overall", label="analysis")
     mo.vstack([analysis_dropdown])
     return (analysis_dropdown,)
 
 
-@app.cell
+@app.cell(hide_code=True)
 def pictures(analysis_dropdown, routing):
     room_env_images = room_pictures(routing) if analysis_dropdown.value == "by_starting_room" else {}
     return (room_env_images,)
 
 
-@app.cell
+@app.cell(hide_code=True)
 def heatmap(analysis_dropdown, room_env_images, routing):
     try:
         fig_heatmap = heatmap_figure(routing, analysis_dropdown.value or "overall", room_env_images)
@@ -354,13 +354,13 @@ def heatmap(analysis_dropdown, room_env_images, routing):
     return (fig_heatmap,)
 
 
-@app.cell
+@app.cell(hide_code=True)
 def interactive_heatmap(fig_heatmap):
     None if is_script() else mo.mpl.interactive(fig_heatmap)
     return
 
 
-@app.cell
+@app.cell(hide_code=True)
 def save_controls():
     save_button = mo.ui.run_button(label="Save this heatmap")
     save_all_button = mo.ui.run_button(label="Save all figures")
@@ -368,7 +368,7 @@ def save_controls():
     return save_all_button, save_button
 
 
-@app.cell
+@app.cell(hide_code=True)
 def save(analysis_dropdown, fig_heatmap, options, routing, save_all_button, save_button):
     _saved = []
     try:
@@ -385,7 +385,7 @@ def save(analysis_dropdown, fig_heatmap, options, routing, save_all_button, save
     return
 
 
-@app.cell
+@app.cell(hide_code=True)
 def views(routing):
     _is_export = mo.app_meta().request is None  # nobody will click: tabs cannot wait until they are opened
     _tabs = {
@@ -397,40 +397,37 @@ def views(routing):
     return (view_tabs,)
 
 
-@app.cell
-def player_episode(routing, view_tabs):
-    mo.stop(view_tabs.value != "Episode player")
+@app.cell(hide_code=True)
+def player_episode(routing):
     episode_slider = mo.ui.slider(steps=np.unique(routing.data.episode).tolist(), label="episode", show_value=True)
     return (episode_slider,)
 
 
-@app.cell
+@app.cell(hide_code=True)
 def player_step(episode_slider, routing):
     player_steps = routing.data.select(routing.data.episode == episode_slider.value)
     step_slider = mo.ui.slider(0, max(len(player_steps) - 1, 1), label="step", show_value=True, full_width=True)
     return player_steps, step_slider
 
 
-@app.cell
-def player(episode_slider, player_steps, routing, step_slider):
+@app.cell(hide_code=True)
+def player(episode_slider, player_steps, routing, step_slider, view_tabs):
+    mo.stop(view_tabs.value != "Episode player")
     _about = routing.data.episodes[episode_slider.value]
     _step = min(step_slider.value, len(player_steps) - 1)
     _frame = picture_of(routing, episode_slider.value, _step)
-    mo.vstack(
-        [
-            mo.hstack([episode_slider, step_slider], widths=[1, 2]),
-            mo.md("This cache does not tell which levels were played, so there are no pictures of them.")
-            if _frame is None
-            else plot_step(
-                player_steps[_step], _frame, _about["mission"], _about["num_steps"], routing.expert_hidden_sizes
-            ),
-        ]
-    )
+    _sizes = routing.expert_hidden_sizes
+    if _frame is None:
+        _picture = mo.md("This cache does not tell which levels were played, so there are no pictures of them.")
+    else:
+        _picture = plot_step(player_steps[_step], _frame, _about["mission"], _about["num_steps"], _sizes)
+    mo.vstack([mo.hstack([episode_slider, step_slider], widths=[1, 2]), _picture])
     return
 
 
-@app.cell
-def player_timeline(episode_slider, routing):
+@app.cell(hide_code=True)
+def player_timeline(episode_slider, routing, view_tabs):
+    mo.stop(view_tabs.value != "Episode player")
     plot_episode(routing.data, episode_slider.value, routing.expert_hidden_sizes)
     return
 
