@@ -126,7 +126,7 @@ class Learner:
         self.agent.spread_missions(sample_missions(config["task_id"]))
         self.agent.lang_proj.requires_grad_(config["train_lang_proj"])
         self.parameters = [parameter for parameter in self.agent.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.Adam(self.parameters, lr=config["lr"], fused=self.device.type != "mps")
+        self.optimizer = torch.optim.Adam(self._parameter_groups(), lr=config["lr"], fused=self.device.type != "mps")
         self.noise = torch.Generator().manual_seed(self.seed)
         self.env = make_vec_env(
             config["task_id"],
@@ -142,6 +142,14 @@ class Learner:
         self.update = 0
         self.sums = torch.zeros(len(MEANS), device=self.device)
         self.updates_summed = 0
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """Return what the optimizer trains, each group with the factor by which its learning rate differs from lr."""
+        routers = {id(p) for name, p in self.agent.policy.named_parameters() if ".router." in name}
+        slow = [parameter for parameter in self.parameters if id(parameter) in routers]
+        rest = [parameter for parameter in self.parameters if id(parameter) not in routers]
+        groups = [{"params": rest, "lr_factor": 1.0}]
+        return [*groups, {"params": slow, "lr_factor": self.config["router_lr_factor"]}] if slow else groups
 
     def start(self) -> None:
         """Begin the first episodes."""
@@ -222,7 +230,7 @@ class Learner:
         loss = ce + penalty
 
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.update, self.config)
+            group["lr"] = group["lr_factor"] * learning_rate(self.update, self.config)
         self.optimizer.zero_grad()
         loss.backward()
         if self.config["max_grad_norm"] is not None:

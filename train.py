@@ -13,6 +13,7 @@ from imitation import train_from_command_line
 MIXTURE_KEYS = (
     "expert_hidden_sizes",
     "router_hidden_size",
+    "router_lr_factor",
     "lpc_alpha",
     "normalize_lpc",
     "lpc_epsilon",

@@ -19,7 +19,7 @@ from imitation import learning_rate, lpc_penalty, train, train_from_command_line
 ROOT = Path(__file__).parent.parent
 SMALL = {"num_envs": 4, "unroll_len": 8, "log_interval": 4, "checkpoint_interval": 6, "backend": "minigrid"}
 MIXTURE_ONLY = {"expert_hidden_sizes", "router_hidden_size", "lpc_alpha", "normalize_lpc", "lpc_epsilon"}
-MIXTURE_ONLY |= {"expert_dropout", "expert_dropout_threshold"}
+MIXTURE_ONLY |= {"expert_dropout", "expert_dropout_threshold", "router_lr_factor"}
 
 
 def config_for(folder, policy="mixture", **changes):
