@@ -214,6 +214,9 @@ def opened(notebook, cwd, mode="run"):
             page = browser.new_page(viewport={"width": 1400, "height": 2000})
             page.set_default_timeout(WAIT)
             page.goto(f"http://127.0.0.1:{port}")
+            if mode == "edit":  # marimo runs no cell of an edited notebook unasked
+                page.get_by_test_id("run-button").first.wait_for()
+                page.keyboard.press("Control+Shift+R")
             yield page
             browser.close()
     finally:
@@ -264,6 +267,8 @@ def choose(page, option):
 @pytest.mark.parametrize("mode", ["run", "edit"])
 def test_choose_a_checkpoint_change_the_analysis_save_the_figure(own_workplace, mode):
     with opened(ROUTING, own_workplace, mode) as page:
+        if mode == "edit":
+            page.get_by_test_id("chrome-controls-bottom-right").get_by_test_id("run-button").click()  # all cells
         first = drawn_heatmap(page)
         choose(page, f"{KEYS} trial 1 (checkpoints)")
         second = drawn_heatmap(page, other_than=first)
@@ -303,6 +308,10 @@ def test_cross_task_viz_filters_compares_and_saves(own_workplace):
             page.locator("[role=tabpanel][data-state=active] img").first.wait_for()
         page.get_by_role("button", name="Save all figures").click()
         wait_for_file(page, own_workplace / "plots" / "cross_task" / "side_by_side.png")
+        page.locator("marimo-multiselect").first.get_by_role("button").click()  # tasks
+        page.get_by_role("option", name=KEYS).click()
+        page.get_by_text("1 checkpoint", exact=True).wait_for()
+        page.get_by_text("Choose two checkpoints that have a routing cache").wait_for()
     assert "Traceback" not in (own_workplace / "server.log").read_text()
 
 
