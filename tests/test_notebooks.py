@@ -270,8 +270,14 @@ def choose(page, option):
     page.locator("select").filter(has_text=option).first.select_option(label=option)
 
 
+needs_patience = pytest.mark.skipif(
+    "RL_MOP_TEST_EDITOR" not in os.environ,
+    reason="how soon the editor starts its cells depends on the machine's load; RL_MOP_TEST_EDITOR=1 runs this too",
+)
+
+
 @needs_browser
-@pytest.mark.parametrize("mode", ["run", "edit"])
+@pytest.mark.parametrize("mode", ["run", pytest.param("edit", marks=needs_patience)])
 def test_choose_a_checkpoint_change_the_analysis_save_the_figure(own_workplace, mode):
     with opened(ROUTING, own_workplace, mode) as page:
         if mode == "edit":
