@@ -12,7 +12,7 @@ from config import legacy_config, load_keys
 from gru import Activations
 from gru_policy import GRUPolicy
 from language import MissionEncoder, MissionTable, principal_projection
-from mixture_of_experts import MixtureOfExpertsPolicy, PolicyOutput, RoutingRule
+from mixture_of_experts import JoinedPolicy, MixtureOfExpertsPolicy, PolicyOutput, RoutingRule
 
 
 def choose_device(name: str) -> torch.device:
@@ -73,10 +73,21 @@ class Agent(nn.Module):
         return self.policy.expert_hidden_sizes
 
     def project(self, numbers: np.ndarray) -> Tensor:
-        """Mission numbers [...] -> projected missions [..., lang_dim]; each distinct mission is projected once."""
+        """Mission numbers [...] -> projected missions [..., lang_dim]; of many, each distinct one is projected once."""
+        if numbers.ndim == 1:
+            return self.lang_proj(self.missions.embeddings[torch.from_numpy(numbers).to(self.device)])
         distinct, inverse = np.unique(numbers, return_inverse=True)
         embeddings = self.missions.embeddings[torch.from_numpy(distinct).to(self.device)]
         return self.lang_proj(embeddings)[torch.from_numpy(inverse.reshape(numbers.shape)).to(self.device)]
+
+    @torch.no_grad()
+    def join(self) -> JoinedPolicy | None:
+        """Return the policy's weights as `step` reads them; they go stale when parameters change."""
+        return self.policy.join().as_arrays() if self.device.type == "cpu" else None
+
+    def empty_activations(self, steps: int, batch: int) -> list[Activations] | None:
+        """Return where `step` keeps what it computes of `steps` timesteps; on a GPU it keeps nothing."""
+        return self.policy.empty_activations(steps, batch) if self.device.type == "cpu" else None
 
     @torch.no_grad()
     def step(
@@ -85,16 +96,29 @@ class Agent(nn.Module):
         language: Tensor,
         state: list[Tensor],
         keep: Tensor,
-        joined: Any = None,
+        joined: JoinedPolicy | None,
+        activations: list[Activations] | None,
+        t: int = 0,
         rule: RoutingRule | None = None,
-        activations: list[Activations] | None = None,
     ) -> PolicyOutput:
-        """One timestep without gradients: observation [B, 152], language [B, lang_dim], keep [B] (0 where an episode
-        begins). The result's tensors lack the time dimension: logits [B, A], routing [B, E] per layer."""
-        output = self.policy.unroll(observation[None], language[None], state, keep[None], joined, rule, activations)
-        return PolicyOutput(
-            output.logits[0], output.state, [w[0] for w in output.routing], [w[0] for w in output.used_routing]
-        )
+        """Act, without gradients.
+
+        Args:
+            observation: [B, 152].
+            language: [B, lang_dim].
+            state: from `policy.initial_state` or an earlier output.
+            keep: [B], 0 where an episode begins, else 1.
+            joined: from `join`.
+            activations, t: from `empty_activations`, and which of its timesteps this is.
+
+        Returns:
+            tensors without a time dimension: logits [B, A], routing [B, E] per layer.
+        """
+        if activations is not None:
+            return self.policy.step(observation, language, state, keep, joined, activations, t, rule)
+        output = self.policy.unroll(observation[None], language[None], state, keep[None], rule=rule)
+        routing, used_routing = ([layer[0] for layer in layers] for layers in (output.routing, output.used_routing))
+        return PolicyOutput(output.logits[0], output.state, routing, used_routing)
 
 
 def _checked(config: dict[str, Any]) -> dict[str, Any]:

@@ -172,8 +172,8 @@ class PolicyActor:
         self.language = torch.zeros(padded, agent.lang_proj.out_features)
         self.keep = torch.ones(padded)
         self.state = [agent.policy.initial_state(POLICY_BATCH) for _ in self.batches]
-        with torch.no_grad():
-            self.joined = agent.policy.join()
+        self.activations = [agent.empty_activations(1, POLICY_BATCH) for _ in self.batches]
+        self.joined = agent.join()
 
     @torch.no_grad()
     def act(self, observations: dict[str, np.ndarray], infos: dict) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -190,7 +190,8 @@ class PolicyActor:
                 self.state[place],
                 self.keep[rows],
                 self.joined,
-                self.rule,
+                self.activations[place],
+                rule=self.rule,
             )
             self.state[place] = output.state
             actions.append(output.logits.argmax(-1).numpy())

@@ -1,9 +1,10 @@
 """The baseline: one GRU where the mixture has its layers, with the same input, interface and training loop."""
 
+import torch
 from torch import Tensor, nn
 
-from gru import Activations, JoinedGRUs, join_grus, unroll_grus
-from mixture_of_experts import PolicyOutput, RoutingRule
+from gru import Activations, join_grus, unroll_grus
+from mixture_of_experts import JoinedPolicy, PolicyOutput, RoutingRule
 from policy_input import InputProjection
 
 
@@ -32,11 +33,29 @@ class GRUPolicy(nn.Module):
 
     def empty_activations(self, steps: int, batch: int) -> list[Activations]:
         """As `MixtureOfExpertsPolicy.empty_activations`."""
-        return [Activations.empty(steps, batch, self.gru.hidden_size, self.head.weight)]
+        return [Activations(steps, batch, [self.gru.hidden_size])]
 
-    def join(self) -> JoinedGRUs:
-        """Return the GRU's weights in the form that `unroll` reads."""
-        return join_grus([self.gru])
+    def join(self) -> JoinedPolicy:
+        """As `MixtureOfExpertsPolicy.join`, with the GRU as the only layer."""
+        return JoinedPolicy(self.input_projection.join(), [join_grus([self.gru])])
+
+    def step(
+        self,
+        observation: Tensor,
+        language: Tensor,
+        state: list[Tensor],
+        keep: Tensor,
+        joined: JoinedPolicy,
+        activations: list[Activations],
+        t: int = 0,
+        rule: RoutingRule | None = None,
+    ) -> PolicyOutput:
+        """As `MixtureOfExpertsPolicy.step`, with no routing in the result; `rule` must be None."""
+        _refuse(rule)
+        inputs = self.input_projection(observation, language, joined.input)
+        arrays = (tensor.numpy() for tensor in (inputs, state[0], keep))
+        hidden = torch.from_numpy(activations[0].step(t, *arrays, joined.layers[0]))
+        return PolicyOutput(self.head(hidden), [hidden], [], [])
 
     def unroll(
         self,
@@ -44,19 +63,23 @@ class GRUPolicy(nn.Module):
         language: Tensor,
         state: list[Tensor],
         keep: Tensor,
-        joined: JoinedGRUs | None = None,
-        rule: RoutingRule | None = None,
         activations: list[Activations] | None = None,
+        rule: RoutingRule | None = None,
     ) -> PolicyOutput:
         """As `MixtureOfExpertsPolicy.unroll`, with no routing in the result; `rule` must be None."""
-        if rule is not None:
-            raise ValueError("a GRU policy has no routers whose weights a rule could change")
-        inputs = self.input_projection(observation, language)
+        _refuse(rule)
+        joined = self.join()
+        inputs = self.input_projection(observation, language, joined.input)
         kept = None if activations is None else activations[0]
-        hidden = unroll_grus(inputs, state[0], keep, joined or self.join(), kept)
+        hidden = unroll_grus(inputs, state[0], keep, joined.layers[0], [self.gru.hidden_size], kept)
         return PolicyOutput(self.head(hidden), [hidden[-1]], [], [])
 
     def forward(self, observation: Tensor, language: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor], list]:
         """One timestep, by torch's own GRU: observation [B, 152] -> logits [B, A], state, no routing."""
         _, hidden = self.gru(self.input_projection(observation, language)[None], state[0][None])
         return self.head(hidden[0]), [hidden[0]], []
+
+
+def _refuse(rule: RoutingRule | None) -> None:
+    if rule is not None:
+        raise ValueError("a GRU policy has no routers whose weights a rule could change")

@@ -45,7 +45,7 @@ class Rollout(NamedTuple):
         label: the bot's actions, int64 [T, N].
         dropout_noise: uniform, per layer [T, N, E]; empty without expert dropout.
         state: the policy's state before the first step.
-        activations: what the policy computed on the way.
+        activations: what the policy computed on the way, where that is kept.
     """
 
     observation: Tensor
@@ -54,7 +54,7 @@ class Rollout(NamedTuple):
     label: Tensor
     dropout_noise: list[Tensor]
     state: list[Tensor]
-    activations: list[Activations]
+    activations: list[Activations] | None
 
 
 def lpc_penalty(lpc: Tensor, ce: Tensor, config: Mapping[str, Any]) -> Tensor:
@@ -136,7 +136,7 @@ class Learner:
             train_levels=config["train_levels"],
         )
         self.policy_state = self.agent.policy.initial_state(config["num_envs"])
-        self.activations = self.agent.policy.empty_activations(config["unroll_len"], config["num_envs"])
+        self.activations = self.agent.empty_activations(config["unroll_len"], config["num_envs"])
         self.keep = np.zeros(config["num_envs"], np.float32)
         self.episodes = EpisodeStatistics(config["num_envs"])
         self.update = 0
@@ -171,7 +171,7 @@ class Learner:
         noise = torch.empty(steps, num_envs, self.config["num_actions"]).exponential_(generator=self.noise)
         noise = noise.log_().to(self.device)
         dropout_noise = self._dropout_noise()
-        before, joined = self.policy_state, agent.policy.join()
+        before, joined = self.policy_state, agent.join()
         mission_now = agent.missions.lookup(self.infos["mission"])
         language = agent.project(mission_now)
         state = before
@@ -186,8 +186,9 @@ class Learner:
                 state,
                 keep[t].to(self.device),
                 joined,
+                self.activations,
+                t,
                 self._dropout_rule([layer[t] for layer in dropout_noise]),
-                [layer.step(t) for layer in self.activations],
             )
             state = output.state
             actions = (output.logits - noise[t]).argmax(-1).cpu().numpy()
@@ -219,8 +220,8 @@ class Learner:
             self.agent.project(rollout.mission),
             rollout.state,
             rollout.keep,
-            rule=self._dropout_rule(rollout.dropout_noise),
-            activations=rollout.activations,
+            rollout.activations,
+            self._dropout_rule(rollout.dropout_noise),
         )
         ce = nn.functional.cross_entropy(output.logits.flatten(0, 1), rollout.label.flatten())
         lpc = penalty = ce.new_zeros(())

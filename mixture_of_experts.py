@@ -1,17 +1,19 @@
 """The mixture-of-experts policy: layers of experts of different size, and in each layer a router that weighs them.
 
-`forward` of `Expert`, `Router` and `MoELayer` is the definition, one timestep at a time. `unroll` computes the same for
-whole sequences with a fraction of the tensor operations; training and evaluation use it.
+`forward` of `Expert`, `Router`, `MoELayer` and the policy is the definition, one timestep at a time. On the CPU, `step`
+and `unroll` compute the same with a fraction of the operations; training and evaluation use them.
 """
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gru import Activations, JoinedGRUs, join_grus, unroll_grus
-from policy_input import InputProjection
+from policy_input import InputProjection, JoinedInput
+from policy_kernels import mix, mix_backward, route
 
 RoutingRule = Callable[[int, Tensor], Tensor]
 """(layer index, router weights [..., E]) -> the weights to use instead, [..., E]."""
@@ -96,11 +98,49 @@ class JoinedLayer(NamedTuple):
 
     Attributes:
         grus: of all R router and H expert hidden units.
-        mix: [H + E, size], every expert's projection, then every expert's bias (zeros for the identity).
+        router: weight [E, R] and bias [E] of its linear map.
+        projections: [H + E, size], every expert's projection, then every expert's bias (zeros for the identity).
     """
 
     grus: JoinedGRUs
-    mix: Tensor
+    router: tuple[Tensor, Tensor]
+    projections: Tensor
+
+
+class _Mix(torch.autograd.Function):
+    """inputs [T, B, size], states [T, B, R + H], weights to mix with [T, B, E], projections -> output [T, B, size]."""
+
+    @staticmethod
+    def forward(ctx, inputs, hidden, used, projections, sizes, first):
+        weighted = inputs.new_empty(inputs.shape[0] * inputs.shape[1], len(projections))
+        output = torch.empty_like(inputs)
+        tensors = [tensor.flatten(0, 1) for tensor in (inputs, hidden, used)]
+        read, states, weights, filled = (tensor.numpy() for tensor in (*tensors, output.flatten(0, 1)))
+        mix(sizes, projections.numpy(), read, states, first, weights, weighted.numpy(), filled)
+        ctx.save_for_backward(*tensors, weighted, projections)
+        ctx.sizes, ctx.first = sizes, first
+        return output
+
+    @staticmethod
+    def backward(ctx, grad_output):
+        inputs, hidden, used, weighted, projections = ctx.saved_tensors
+        leading, grad_output = grad_output.shape[:2], grad_output.flatten(0, 1)
+        grads = [torch.empty_like(tensor) for tensor in (inputs, hidden, used)]
+        grad_weighted, grad_projections = torch.empty_like(weighted), torch.empty_like(projections)
+        tensors = (inputs, hidden, used, weighted, grad_output, *grads, grad_weighted, grad_projections)
+        read, states, weights, *others = (tensor.numpy() for tensor in tensors)
+        mix_backward(ctx.sizes, projections.numpy(), read, states, ctx.first, weights, *others)
+        return *(grad.unflatten(0, leading) for grad in grads), grad_projections, None, None
+
+
+def mix_in_tensor_operations(
+    inputs: Tensor, hidden: Tensor, used: Tensor, projections: Tensor, sizes: np.ndarray, first: int
+) -> Tensor:
+    """What `_Mix` computes, for devices that compiled functions do not run on."""
+    sizes = torch.from_numpy(sizes).to(inputs.device)
+    of_units = used.repeat_interleave(sizes, dim=-1, output_size=hidden.shape[-1] - first)
+    weighted = torch.cat([hidden[..., first:] * of_units, used], dim=-1)
+    return weighted @ projections + (used * (sizes == 0)).sum(-1, keepdim=True) * inputs
 
 
 class MoELayer(nn.Module):
@@ -111,11 +151,9 @@ class MoELayer(nn.Module):
         self.router = Router(size, router_hidden_size, len(expert_hidden_sizes))
         self.experts = nn.ModuleList(Expert(size, hidden_size) for hidden_size in expert_hidden_sizes)
         self.state_sizes = [router_hidden_size, *expert_hidden_sizes]
+        self.recurrent_sizes = [size for size in self.state_sizes if size > 0]
         self.state_size = sum(self.state_sizes)
-        sizes = torch.tensor(expert_hidden_sizes)
-        units = torch.arange(len(sizes)).repeat_interleave(sizes)
-        self.register_buffer("units_of_expert", nn.functional.one_hot(units, len(sizes)).t().float(), persistent=False)
-        self.register_buffer("is_identity", (sizes == 0).float(), persistent=False)
+        self.expert_sizes = np.array(expert_hidden_sizes)
 
     def forward(
         self, inputs: Tensor, state: Tensor, rule: Callable[[Tensor], Tensor] | None = None
@@ -131,11 +169,31 @@ class MoELayer(nn.Module):
     def join(self) -> JoinedLayer:
         """Return the layer's weights in the form that `unroll` reads; join them once for many timesteps."""
         recurrent = [expert for expert in self.experts if expert.hidden_size > 0]
-        bias = torch.zeros(len(self.experts), self.router.gru.input_size, device=self.is_identity.device)
+        no_bias = self.router.fc.weight.new_zeros(1, self.router.gru.input_size)
         rows = [expert.projection.weight.t() for expert in recurrent]
-        for index, expert in enumerate(self.experts):
-            rows.append(expert.projection.bias[None] if expert.hidden_size > 0 else bias[index, None])
-        return JoinedLayer(join_grus([self.router.gru, *(expert.gru for expert in recurrent)]), torch.cat(rows))
+        rows += [expert.projection.bias[None] if expert.hidden_size > 0 else no_bias for expert in self.experts]
+        grus = join_grus([self.router.gru, *(expert.gru for expert in recurrent)])
+        return JoinedLayer(grus, (self.router.fc.weight, self.router.fc.bias), torch.cat(rows))
+
+    def step(
+        self,
+        inputs: np.ndarray,
+        state: np.ndarray,
+        keep: np.ndarray,
+        joined: JoinedLayer,
+        kept: Activations,
+        t: int,
+        rule: Callable[[Tensor], Tensor] | None,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """`unroll` for one timestep, in arrays: inputs [B, size], state [B, state_size], keep [B], `joined` as arrays
+        -> output, state, router weights [B, E], the weights used [B, E]."""
+        hidden = kept.step(t, inputs, state, keep, joined.grus)
+        routing = np.empty((len(inputs), len(self.experts)), np.float32)
+        route(hidden, *joined.router, routing)
+        used = routing if rule is None else rule(torch.from_numpy(routing)).numpy()
+        weighted, output = np.empty((len(inputs), len(joined.projections)), np.float32), np.empty_like(inputs)
+        mix(self.expert_sizes, joined.projections, inputs, hidden, self.router.hidden_size, used, weighted, output)
+        return output, hidden, routing, used
 
     def unroll(
         self,
@@ -143,8 +201,8 @@ class MoELayer(nn.Module):
         state: Tensor,
         keep: Tensor,
         joined: JoinedLayer,
+        kept: Activations | None = None,
         rule: Callable[[Tensor], Tensor] | None = None,
-        activations: Activations | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """T timesteps at once.
 
@@ -153,17 +211,17 @@ class MoELayer(nn.Module):
             state: [B, state_size].
             keep: [T, B], 0 where an episode begins (the state returns to zero), else 1.
             joined: from `join`.
+            kept: see `unroll_grus`.
             rule: changes the router's weights before they are used.
-            activations: see `unroll_grus`.
 
         Returns:
             output [T, B, size], state [B, state_size], router weights [T, B, E], the weights used [T, B, E].
         """
-        hidden = unroll_grus(inputs, state, keep, joined.grus, activations)
-        routing = self.router.fc(hidden[..., : self.router.hidden_size]).softmax(-1)
+        hidden = unroll_grus(inputs, state, keep, joined.grus, self.recurrent_sizes, kept)
+        routing = nn.functional.linear(hidden[..., : self.router.hidden_size], *joined.router).softmax(-1)
         used = routing if rule is None else rule(routing)
-        weighted = hidden[..., self.router.hidden_size :] * (used @ self.units_of_expert)
-        output = torch.cat([weighted, used], dim=-1) @ joined.mix + (used @ self.is_identity)[..., None] * inputs
+        mixed = _Mix.apply if inputs.is_cpu else mix_in_tensor_operations
+        output = mixed(inputs, hidden, used, joined.projections, self.expert_sizes, self.router.hidden_size)
         return output, hidden[-1], routing, used
 
 
@@ -181,6 +239,24 @@ class PolicyOutput(NamedTuple):
     state: list[Tensor]
     routing: list[Tensor]
     used_routing: list[Tensor]
+
+
+class JoinedPolicy(NamedTuple):
+    """A policy's weights in the form in which many timesteps read them."""
+
+    input: JoinedInput
+    layers: list[JoinedLayer]
+
+    def as_arrays(self) -> "JoinedPolicy":
+        """Return the same with the layers' weights as arrays, which single steps read."""
+        return JoinedPolicy(self.input, [_as_arrays(layer) for layer in self.layers])
+
+
+def _as_arrays(weights):
+    if isinstance(weights, Tensor):
+        return weights.detach().numpy()
+    parts = map(_as_arrays, weights)
+    return type(weights)(*parts) if hasattr(weights, "_fields") else tuple(parts)
 
 
 class MixtureOfExpertsPolicy(nn.Module):
@@ -217,12 +293,42 @@ class MixtureOfExpertsPolicy(nn.Module):
 
     def empty_activations(self, steps: int, batch: int) -> list[Activations]:
         """Return room for what a rollout computes, so that the unroll that learns from it need not do it again."""
-        like = self.head.weight
-        return [Activations.empty(steps, batch, layer.state_size, like) for layer in self.moe_layers]
+        return [Activations(steps, batch, layer.recurrent_sizes) for layer in self.moe_layers]
 
-    def join(self) -> list[JoinedLayer]:
-        """Return all layers' weights in the form that `unroll` reads."""
-        return [layer.join() for layer in self.moe_layers]
+    def join(self) -> JoinedPolicy:
+        """Return all weights in the form that `step` and `unroll` read; it goes stale when parameters change."""
+        return JoinedPolicy(self.input_projection.join(), [layer.join() for layer in self.moe_layers])
+
+    def step(
+        self,
+        observation: Tensor,
+        language: Tensor,
+        state: list[Tensor],
+        keep: Tensor,
+        joined: JoinedPolicy,
+        activations: list[Activations],
+        t: int = 0,
+        rule: RoutingRule | None = None,
+    ) -> PolicyOutput:
+        """`unroll` for one timestep, on the CPU and without gradients.
+
+        Args:
+            observation, language, keep: as `unroll` takes them, without the time dimension.
+            joined: from `join`, as arrays.
+            activations, t: from `empty_activations`, to keep what is computed as their timestep t.
+
+        Returns:
+            tensors without the time dimension; the state lies in `activations`, and changes when they are used again.
+        """
+        hidden = self.input_projection(observation, language, joined.input).numpy()
+        keep = keep.numpy()
+        outputs = []
+        for index, (layer, weights) in enumerate(zip(self.moe_layers, joined.layers, strict=True)):
+            layer_rule = None if rule is None else lambda routed, index=index: rule(index, routed)
+            now = (hidden, state[index].numpy(), keep)
+            hidden, *rest = layer.step(*now, weights, activations[index], t, layer_rule)
+            outputs.append([torch.from_numpy(array) for array in rest])
+        return PolicyOutput(self.head(torch.from_numpy(hidden)), *map(list, zip(*outputs, strict=True)))
 
     def unroll(
         self,
@@ -230,9 +336,8 @@ class MixtureOfExpertsPolicy(nn.Module):
         language: Tensor,
         state: list[Tensor],
         keep: Tensor,
-        joined: list[JoinedLayer] | None = None,
-        rule: RoutingRule | None = None,
         activations: list[Activations] | None = None,
+        rule: RoutingRule | None = None,
     ) -> PolicyOutput:
         """Run T timesteps of B agents.
 
@@ -241,20 +346,18 @@ class MixtureOfExpertsPolicy(nn.Module):
             language: projected missions [T, B, lang_dim].
             state: from `initial_state` or an earlier output.
             keep: [T, B], 0 where an episode begins at that step, else 1.
-            joined: from `join`, to share it between calls; it goes stale when parameters change.
+            activations: what `step` kept of these very steps, if it did.
             rule: changes each layer's router weights before they are used (dropout, lesions).
-            activations: from `empty_activations`, see `unroll_grus`.
         """
-        hidden = self.input_projection(observation, language)
-        new_state, routing, used_routing = [], [], []
-        for index, (layer, weights) in enumerate(zip(self.moe_layers, joined or self.join(), strict=True)):
+        joined = self.join()
+        hidden = self.input_projection(observation, language, joined.input)
+        outputs = []
+        for index, (layer, weights) in enumerate(zip(self.moe_layers, joined.layers, strict=True)):
             layer_rule = None if rule is None else lambda routed, index=index: rule(index, routed)
             kept = None if activations is None else activations[index]
-            hidden, layer_state, routed, used = layer.unroll(hidden, state[index], keep, weights, layer_rule, kept)
-            new_state.append(layer_state)
-            routing.append(routed)
-            used_routing.append(used)
-        return PolicyOutput(self.head(hidden), new_state, routing, used_routing)
+            hidden, *rest = layer.unroll(hidden, state[index], keep, weights, kept, layer_rule)
+            outputs.append(rest)
+        return PolicyOutput(self.head(hidden), *map(list, zip(*outputs, strict=True)))
 
     def forward(
         self, observation: Tensor, language: Tensor, state: list[Tensor], rule: RoutingRule | None = None

@@ -5,10 +5,14 @@ direction one-hot, the carrying flag); `ObservationEncoder` turns it into featur
 mission meet them.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX, STATE_TO_IDX
 from torch import Tensor, nn
+
+from policy_kernels import add_onehot, add_onehot_backward
 
 VIEW_CELLS = 7 * 7
 IMAGE_SIZE = VIEW_CELLS * 3
@@ -84,6 +88,39 @@ class CellAttention(nn.Module):
         return scores.gather(2, look[:, None, :].expand(-1, self.heads, -1)).reshape(*leading, self.size)
 
 
+class JoinedInput(NamedTuple):
+    """`input_projection`'s weights in the form in which many timesteps read them: right factors of a product.
+
+    Attributes:
+        of_onehot: [985, output_size], contiguous, of the one-hot encoded observation; None where that is multiplied
+            together with all else.
+        of_rest: [rest, output_size].
+    """
+
+    of_onehot: Tensor | None
+    of_rest: Tensor
+
+
+class _AddOnehot(torch.autograd.Function):
+    """output [R, size], observation uint8 [R, 152], table [985, size] -> output + one-hot encoded observation @ table:
+    a sum of 149 rows each, where the product would multiply 985."""
+
+    @staticmethod
+    def forward(ctx, output, observation, starts, table):
+        ctx.save_for_backward(observation, starts, table)
+        output = output.clone()
+        add_onehot(observation.numpy(), starts.numpy(), table.numpy(), output.numpy())
+        return output
+
+    @staticmethod
+    def backward(ctx, grad_output):
+        observation, starts, table = ctx.saved_tensors
+        grad_table = torch.zeros_like(table)
+        grad_output = grad_output.contiguous()
+        add_onehot_backward(observation.numpy(), starts.numpy(), grad_output.numpy(), grad_table.numpy())
+        return grad_output, None, None, grad_table
+
+
 class InputProjection(nn.Linear):
     """`input_projection`: features [..., input_dim] with the projected mission [..., lang_dim] -> [..., output_size].
 
@@ -101,12 +138,31 @@ class InputProjection(nn.Linear):
         self.attention = attention
         self.film = nn.Linear(lang_dim, 2 * encoder.size) if lang_fusion == "film" else None
 
-    def forward(self, observation: Tensor, language: Tensor) -> Tensor:
-        features = self.encoder(observation)
-        if self.film is not None:
-            scale, shift = self.film(language).chunk(2, dim=-1)
-            features = features * (1 + scale) + shift
-        parts = [features, language]
+    def join(self) -> JoinedInput:
+        """Return the weights in the form that `forward` reads, to share it between calls."""
+        weight = self.weight.t()
+        if self.encoder.onehot and self.film is None and weight.is_cpu:
+            return JoinedInput(weight[: self.encoder.size].contiguous(), weight[self.encoder.size :])
+        return JoinedInput(None, weight)
+
+    def forward(self, observation: Tensor, language: Tensor, joined: JoinedInput | None = None) -> Tensor:
+        """observation [..., 152], language [..., lang_dim] -> [..., output_size]."""
+        of_onehot, of_rest = joined or self.join()
+        parts = [language]
+        if of_onehot is None:
+            features = self.encoder(observation)
+            if self.film is not None:
+                scale, shift = self.film(language).chunk(2, dim=-1)
+                features = features * (1 + scale) + shift
+            parts.insert(0, features)
         if self.attention is not None:
             parts.append(self.attention(observation, language))
-        return super().forward(torch.cat(parts, dim=-1))
+        rest = torch.cat(parts, dim=-1) if len(parts) > 1 else language
+        output = torch.addmm(self.bias, rest.flatten(0, -2), of_rest)
+        if of_onehot is not None:
+            observation = observation.flatten(0, -2)
+            if torch.is_grad_enabled():
+                output = _AddOnehot.apply(output, observation, self.encoder.starts, of_onehot)
+            else:
+                add_onehot(observation.numpy(), self.encoder.starts.numpy(), of_onehot.numpy(), output.numpy())
+        return output.unflatten(0, language.shape[:-1])

@@ -19,27 +19,7 @@ It is a `gymnasium.vector.VectorEnv` and takes the place of `gym.vector.SyncVect
     vector_env.py  all of it as a gymnasium vector environment
 """
 
-import hashlib
-import os
-import sys
-from pathlib import Path
-
-from artifacts import cache_folder
-
-
-def _own_compiler_cache() -> None:
-    """Let numba keep compiled code in a folder of its own for each state of these sources: its cache notices a change
-    in the file of a function, but not in the files of the functions that it calls."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
-    folder = str(cache_folder() / "numba" / digest.hexdigest()[:16])
-    os.environ["NUMBA_CACHE_DIR"] = folder
-    if "numba" in sys.modules:
-        sys.modules["numba"].config.CACHE_DIR = folder
-
-
-_own_compiler_cache()
+import compiler_cache  # noqa: F401  (before numba)
 
 
 def __getattr__(name: str):

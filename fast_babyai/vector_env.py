@@ -331,9 +331,7 @@ def level_context(level: np.ndarray) -> dict:
             "position": [x, y],
         }
         if kind == T_DOOR:
-            entry["state"] = (
-                "open" if env["is_open"][content] else "locked" if env["is_locked"][content] else "closed"
-            )
+            entry["state"] = "open" if env["is_open"][content] else "locked" if env["is_locked"][content] else "closed"
         return entry
 
     carried = int(level["carrying"])
@@ -368,6 +366,7 @@ def level_context(level: np.ndarray) -> dict:
 
 def _descriptions_as_named(level: np.ndarray) -> list[int]:
     """Return a level's descriptions in the order in which the mission names its parts."""
+
     def of_part(part: int) -> list[int]:
         if part < FIRST_INSTR:
             return of_part(int(level["node_a"][part])) + of_part(int(level["node_b"][part]))
@@ -382,4 +381,3 @@ def _announce_compilation() -> None:
     """Say so when compiled code has to be made first: it takes a while, once."""
     if not step_envs.signatures and not list(Path(step_envs.stats.cache_path).glob("*step_envs*.nbi")):
         print("compiling the environment and its bot, once; this takes a minute or two", file=sys.stderr, flush=True)
-

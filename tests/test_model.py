@@ -1,11 +1,13 @@
 """The policies against their definitions: torch's own GRUs run one by one, and formulas worked by hand."""
 
+import numpy as np
 import pytest
 import torch
 
-from gru import join_grus, unroll_grus
+from gru import join_grus, unroll_grus, unroll_in_tensor_operations
 from gru_policy import GRUPolicy
 from mixture_of_experts import MixtureOfExpertsPolicy, compute_lpc, drop_experts, per_layer, reset_state
+from policy_kernels import sigmoid, tanh
 
 LAYERS = [[0, 16, 32], [8, 0], [0, 4, 4, 12]]
 STEPS, BATCH, LANG_DIM = 9, 5, 6
@@ -90,9 +92,9 @@ def test_an_unroll_that_starts_from_a_rollouts_activations_has_the_same_gradient
         kept = policy.empty_activations(STEPS, BATCH)
         state = policy.initial_state(BATCH)
         with torch.no_grad():
+            joined = policy.join().as_arrays()
             for t in range(STEPS):
-                now = (observation[t : t + 1], language[t : t + 1], state, keep[t : t + 1])
-                state = policy.unroll(*now, activations=[layer.step(t) for layer in kept]).state
+                state = policy.step(observation[t], language[t], state, keep[t], joined, kept, t).state
         output, from_kept = gradients(policy, kept)
         expected_output, expected = gradients(policy, None)
         torch.testing.assert_close(output.logits, expected_output.logits)
@@ -138,17 +140,59 @@ def test_gru_policy_equals_torchs_gru(sequence):
         torch.testing.assert_close(logits, output.logits[t])
 
 
-def test_gradient_of_the_recurrence_by_finite_differences():
+@pytest.mark.parametrize("sizes", [[2, 4], [3], [16, 33, 1]])
+def test_the_recurrence_and_its_gradients_equal_torchs(sizes):
     torch.manual_seed(0)
-    grus = [torch.nn.GRU(3, 2).double(), torch.nn.GRU(3, 4).double()]
-    keep = torch.tensor([[1.0, 1.0], [0.0, 1.0], [1.0, 1.0]], dtype=torch.float64)
-    inputs = torch.randn(3, 2, 3, dtype=torch.float64, requires_grad=True)
-    state = torch.randn(2, 6, dtype=torch.float64, requires_grad=True)
-    weights = [weight.detach().requires_grad_() for weight in join_grus(grus)]
-    assert torch.autograd.gradcheck(
-        lambda inputs, state, *weights: unroll_grus(inputs, state, keep, type(join_grus(grus))(*weights)),
-        (inputs, state, *weights),
-    )
+    grus = [torch.nn.GRU(3, size) for size in sizes]
+    keep = (torch.rand(STEPS, BATCH) > 0.3).float()
+    inputs = torch.randn(STEPS, BATCH, 3, requires_grad=True)
+    state = torch.randn(BATCH, sum(sizes), requires_grad=True)
+    direction = torch.randn(STEPS, BATCH, sum(sizes))
+
+    def stepped():
+        hidden, now = [], state.split(sizes, dim=1)
+        for t in range(STEPS):
+            before = [h * keep[t, :, None] for h in now]
+            now = [gru(inputs[t : t + 1], h[None])[1][0] for gru, h in zip(grus, before, strict=True)]
+            hidden.append(torch.cat(now, dim=1))
+        return torch.stack(hidden)
+
+    def gradients(hidden):
+        wanted = [inputs, state, *(weight for gru in grus for weight in gru.parameters())]
+        return torch.autograd.grad((hidden * direction).sum(), wanted, retain_graph=True)
+
+    expected = stepped()
+    for unroll in (unroll_grus, unroll_in_tensor_operations):
+        hidden = unroll(inputs, state, keep, join_grus(grus), sizes)
+        torch.testing.assert_close(hidden, expected)
+        for computed, wanted in zip(gradients(hidden), gradients(expected), strict=True):
+            torch.testing.assert_close(computed, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_what_other_devices_compute_is_the_same(sequence, monkeypatch):
+    """A GPU runs tensor operations where the CPU runs compiled functions; here both run on the CPU."""
+    observation, language, keep = sequence
+
+    def results(policy):
+        policy.zero_grad()
+        output = policy.unroll(observation, language, policy.initial_state(BATCH), keep)
+        (output.logits.square().sum() + sum(layer.square().sum() for layer in output.routing)).backward()
+        return output.logits, *(parameter.grad for parameter in policy.parameters())
+
+    for policy in (mixture(obs_encoding="onehot"), GRUPolicy(8, 12, LANG_DIM, obs_encoding="onehot")):
+        with monkeypatch.context() as patched:
+            compiled = results(policy)
+            patched.setattr(torch.Tensor, "is_cpu", False)
+            for computed, expected in zip(results(policy), compiled, strict=True):
+                torch.testing.assert_close(computed, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("compiled, function", [(sigmoid, torch.sigmoid), (tanh, torch.tanh)])
+def test_compiled_functions_are_as_exact_as_float32(compiled, function):
+    x = torch.cat([torch.linspace(-100, 80, 9001), torch.linspace(-1, 1, 2001)])
+    expected = function(x.double())
+    computed = torch.tensor([compiled(np.float32(value)) for value in x.tolist()]).double()
+    torch.testing.assert_close(computed, expected, rtol=3e-7, atol=3e-7)
 
 
 def test_onehot_encoding_by_hand():
