@@ -12,7 +12,7 @@ import torch
 from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX, STATE_TO_IDX
 from torch import Tensor, nn
 
-from policy_kernels import add_onehot, add_onehot_backward
+from policy_kernels import add_onehot, add_onehot_backward, attend, attend_backward
 
 VIEW_CELLS = 7 * 7
 IMAGE_SIZE = VIEW_CELLS * 3
@@ -60,9 +60,9 @@ class ObservationEncoder(nn.Module):
 class CellAttention(nn.Module):
     """How well each visible cell answers the mission: one query-key product per cell and head.
 
-    A cell has only 11 * 6 * 3 = 198 possible looks, so all keys together are a small table and a cell's score is a
-    look-up in (queries @ keys). Queries and keys are normalised, so that scores are about as large as one-hot features
-    from the first update on; products of two small things would take long to grow.
+    A cell has only 11 * 6 * 3 = 198 possible looks, so all keys together are a small table. Queries and keys are
+    normalised, so that scores are about as large as one-hot features from the first update on; products of two small
+    things would take long to grow.
     """
 
     def __init__(self, lang_dim: int, heads: int = 4, key_size: int = 32):
@@ -75,17 +75,46 @@ class CellAttention(nn.Module):
         self.register_buffer("looks", torch.cat(onehot, dim=1).float(), persistent=False)
         self.size = heads * VIEW_CELLS
 
-    def forward(self, observation: Tensor, language: Tensor) -> Tensor:
-        """observation [..., 152], language [..., lang_dim] -> scores [..., heads * 49]."""
-        leading = observation.shape[:-1]
-        cells = observation[..., :IMAGE_SIZE].reshape(-1, VIEW_CELLS, 3).long()
-        look = (cells[..., 0] * CELL_CHANNELS[1] + cells[..., 1]) * CELL_CHANNELS[2] + cells[..., 2]
+    def keys(self) -> Tensor:
+        """Return the key of every possible look, [198, key_size]."""
         keys = self.key(self.looks)
-        keys = nn.functional.layer_norm(keys, keys.shape[1:])
+        return nn.functional.layer_norm(keys, keys.shape[1:])
+
+    def forward(self, observation: Tensor, language: Tensor, keys: Tensor) -> Tensor:
+        """observation [..., 152], language [..., lang_dim], keys from `keys` -> scores [..., heads * 49]."""
         queries = self.query(language).reshape(-1, self.heads, keys.shape[1])
-        queries = nn.functional.layer_norm(queries, queries.shape[2:])
-        scores = queries @ keys.t() / keys.shape[1] ** 0.5
-        return scores.gather(2, look[:, None, :].expand(-1, self.heads, -1)).reshape(*leading, self.size)
+        queries = nn.functional.layer_norm(queries, queries.shape[2:]) / keys.shape[1] ** 0.5
+        observation = observation.flatten(0, -2)
+        scores = (
+            _Attend.apply(observation, queries, keys) if keys.is_cpu else attend_by_table(observation, queries, keys)
+        )
+        return scores.reshape(*language.shape[:-1], self.size)
+
+
+class _Attend(torch.autograd.Function):
+    """observation uint8 [R, 152], queries [R, heads, size], keys [198, size] -> products [R, heads, 49]."""
+
+    @staticmethod
+    def forward(ctx, observation, queries, keys):
+        ctx.save_for_backward(observation, queries, keys)
+        scores = queries.new_empty(*queries.shape[:2], VIEW_CELLS)
+        attend(observation.numpy(), *CELL_CHANNELS[1:], queries.numpy(), keys.numpy(), scores.numpy())
+        return scores
+
+    @staticmethod
+    def backward(ctx, grad_scores):
+        observation, queries, keys = ctx.saved_tensors
+        grads = torch.zeros_like(queries), torch.zeros_like(keys)
+        arrays = (tensor.numpy() for tensor in (queries, keys, grad_scores.contiguous(), *grads))
+        attend_backward(observation.numpy(), *CELL_CHANNELS[1:], *arrays)
+        return None, *grads
+
+
+def attend_by_table(observation: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
+    """What `_Attend` computes, for devices that compiled functions do not run on."""
+    cells = observation[:, :IMAGE_SIZE].reshape(-1, VIEW_CELLS, 3).long()
+    look = (cells[..., 0] * CELL_CHANNELS[1] + cells[..., 1]) * CELL_CHANNELS[2] + cells[..., 2]
+    return (queries @ keys.t()).gather(2, look[:, None, :].expand(-1, queries.shape[1], -1))
 
 
 class JoinedInput(NamedTuple):
@@ -95,10 +124,12 @@ class JoinedInput(NamedTuple):
         of_onehot: [985, output_size], contiguous, of the one-hot encoded observation; None where that is multiplied
             together with all else.
         of_rest: [rest, output_size].
+        keys: of `CellAttention`, where there is one.
     """
 
     of_onehot: Tensor | None
     of_rest: Tensor
+    keys: Tensor | None
 
 
 class _AddOnehot(torch.autograd.Function):
@@ -141,13 +172,14 @@ class InputProjection(nn.Linear):
     def join(self) -> JoinedInput:
         """Return the weights in the form that `forward` reads, to share it between calls."""
         weight = self.weight.t()
+        keys = None if self.attention is None else self.attention.keys()
         if self.encoder.onehot and self.film is None and weight.is_cpu:
-            return JoinedInput(weight[: self.encoder.size].contiguous(), weight[self.encoder.size :])
-        return JoinedInput(None, weight)
+            return JoinedInput(weight[: self.encoder.size].contiguous(), weight[self.encoder.size :], keys)
+        return JoinedInput(None, weight, keys)
 
     def forward(self, observation: Tensor, language: Tensor, joined: JoinedInput | None = None) -> Tensor:
         """observation [..., 152], language [..., lang_dim] -> [..., output_size]."""
-        of_onehot, of_rest = joined or self.join()
+        of_onehot, of_rest, keys = joined or self.join()
         parts = [language]
         if of_onehot is None:
             features = self.encoder(observation)
@@ -156,7 +188,7 @@ class InputProjection(nn.Linear):
                 features = features * (1 + scale) + shift
             parts.insert(0, features)
         if self.attention is not None:
-            parts.append(self.attention(observation, language))
+            parts.append(self.attention(observation, language, keys))
         rest = torch.cat(parts, dim=-1) if len(parts) > 1 else language
         output = torch.addmm(self.bias, rest.flatten(0, -2), of_rest)
         if of_onehot is not None:

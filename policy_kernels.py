@@ -328,3 +328,41 @@ def add_onehot_backward(observation, starts, grad_output, grad_table):
             if observation[b, i]:
                 for j in range(grad_table.shape[1]):
                     grad_table[first_number + i - cells, j] += np.float32(observation[b, i]) * grad_output[b, j]
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
+def attend(observation, colors, states, queries, keys, scores):
+    """How well each visible cell answers each query.
+
+    Args:
+        observation: uint8 [B, >= 3 * cells], per cell its type, color and state.
+        colors, states: how many of each there are.
+        queries: [B, heads, size].
+        keys: [looks, size], of every type, color and state a cell can have.
+        scores: [B, heads, cells], to be filled with the products.
+    """
+    for b in range(observation.shape[0]):
+        for cell in range(scores.shape[2]):
+            look = (np.int64(observation[b, 3 * cell]) * colors + observation[b, 3 * cell + 1]) * states
+            key = keys[look + observation[b, 3 * cell + 2]]
+            for head in range(queries.shape[1]):
+                query, score = queries[b, head], ZERO
+                for j in range(key.size):
+                    score += query[j] * key[j]
+                scores[b, head, cell] = score
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def attend_backward(observation, colors, states, queries, keys, grad_scores, grad_queries, grad_keys):
+    """Add the gradient of `attend` to `grad_queries` and `grad_keys`."""
+    for b in range(observation.shape[0]):
+        for cell in range(grad_scores.shape[2]):
+            look = (np.int64(observation[b, 3 * cell]) * colors + observation[b, 3 * cell + 1]) * states
+            look += observation[b, 3 * cell + 2]
+            key, grad_key = keys[look], grad_keys[look]
+            for head in range(queries.shape[1]):
+                grad, query, grad_query = grad_scores[b, head, cell], queries[b, head], grad_queries[b, head]
+                for j in range(key.size):
+                    grad_query[j] += grad * key[j]
+                for j in range(key.size):
+                    grad_key[j] += grad * query[j]

@@ -179,7 +179,8 @@ def test_what_other_devices_compute_is_the_same(sequence, monkeypatch):
         (output.logits.square().sum() + sum(layer.square().sum() for layer in output.routing)).backward()
         return output.logits, *(parameter.grad for parameter in policy.parameters())
 
-    for policy in (mixture(obs_encoding="onehot"), GRUPolicy(8, 12, LANG_DIM, obs_encoding="onehot")):
+    form = {"obs_encoding": "onehot", "lang_fusion": "attention"}
+    for policy in (mixture(**form), GRUPolicy(8, 12, LANG_DIM, **form)):
         with monkeypatch.context() as patched:
             compiled = results(policy)
             patched.setattr(torch.Tensor, "is_cpu", False)
@@ -213,7 +214,8 @@ def test_attention_scores_depend_on_what_a_cell_holds_not_where_it_is():
     policy = mixture(lang_fusion="attention")
     observation = torch.zeros(1, 152, dtype=torch.uint8)
     observation[0, 0:3] = observation[0, 60:63] = torch.tensor([6, 0, 0])  # two red balls: cells 0 and 20
-    scores = policy.input_projection.attention(observation, torch.randn(1, LANG_DIM)).reshape(-1, 49)
+    attention = policy.input_projection.attention
+    scores = attention(observation, torch.randn(1, LANG_DIM), attention.keys()).reshape(-1, 49)
     assert torch.equal(scores[:, 0], scores[:, 20])
     assert not torch.equal(scores[:, 0], scores[:, 1])
 
