@@ -650,3 +650,8 @@ def plot_path(
 ) -> Path:
     """Return where the plot called `name` of a run lies, e.g. plots/BabyAI-GoToObj-v0/trial_1/routing_heatmap.png."""
     return Path(plots_dir) / _run_folder(task_id, trial, seed) / f"{name}.png"
+
+
+def cross_task_plot_path(name: str, plots_dir: os.PathLike | str = PLOTS_DIR) -> Path:
+    """Return where a plot that compares runs lies."""
+    return Path(plots_dir) / "cross_task" / f"{name}.png"

@@ -1,6 +1,6 @@
 """Many checkpoints: success against cost, learning curves, and how experts are used. A marimo notebook, and a script.
 
-    marimo edit cross_task_viz.py                     # or: marimo run cross_task_viz.py
+    marimo run cross_task_viz.py                      # marimo edit: the same, with its code
     marimo export html cross_task_viz.py -o results.html
     python cross_task_viz.py [--task 'BabyAI-GoTo*']  # saves all figures under plots/cross_task/
 
@@ -29,6 +29,7 @@ with app.setup(hide_code=True):
         RESULTS_PATH,
         ArtifactError,
         atomic_write,
+        cross_task_plot_path,
         read_metrics,
         read_results,
         read_routing_cache,
@@ -207,7 +208,7 @@ def show_figure(make):
 
 @app.function(hide_code=True)
 def save_figure(figure: Figure, name: str, plots_dir: str) -> Path:
-    path = Path(plots_dir, "cross_task", f"{name}.png")
+    path = cross_task_plot_path(name, plots_dir)
     with atomic_write(path, "wb") as file:
         figure.savefig(file, format="png", dpi=150)
     return path
