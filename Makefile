@@ -2,8 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO_TASK := BabyAI-GoToObj-v0
+BUDGET := 2e6
+SEEDS := 2
 
-.PHONY: demo test lint clean
+.PHONY: demo test study lint clean
 
 demo: .venv/ready
 	$(BIN)/python train_mop.py --task_id $(DEMO_TASK) --trial 0 --overwrite
@@ -14,6 +16,10 @@ demo: .venv/ready
 
 test: .venv/ready
 	$(BIN)/python -m pytest
+
+# BUDGET env-steps per run; interrupted, the same command goes on where it stopped
+study: .venv/ready
+	$(BIN)/python study.py levels --budget $(BUDGET) --seeds $(SEEDS)
 
 lint: .venv/ready
 	$(BIN)/ruff check .

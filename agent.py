@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cli import UserError
+from compiler_cache import announce
 from config import legacy_config, load_keys
 from gru import Activations
 from gru_policy import GRUPolicy
@@ -51,6 +52,7 @@ class Agent(nn.Module):
 
     def __init__(self, config: Mapping[str, Any], encoder: MissionEncoder, device: torch.device | str = "cpu"):
         super().__init__()
+        announce()
         self.policy = build_policy(config)
         self.lang_proj = nn.Linear(encoder.embed_dim, config["lang_dim"])
         self.missions = MissionTable(encoder, device)

@@ -6,6 +6,7 @@ can share the folder.
 """
 
 import contextlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -13,10 +14,11 @@ import time
 import zipfile
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 from numba import njit
+from tqdm import tqdm
 
 from artifacts import cache_folder
 from babyai_env import check_task
@@ -30,6 +32,21 @@ FORMAT = 1  # of the files; a new number leaves older files alone and generates 
 GENERATORS = 2  # processes
 AHEAD = 6  # chunks generated before they are needed
 PATIENCE = 2.0  # seconds of waiting before the user is told why
+
+
+class Generator(NamedTuple):
+    """A background process that generates chunks, one after the other.
+
+    Attributes:
+        output: its stdout, a dot for every level.
+        errors: its stderr.
+        requested: the numbers of the chunks it was asked for.
+    """
+
+    process: subprocess.Popen
+    output: IO[str]
+    errors: IO[str]
+    requested: list[int]
 
 
 @njit(cache=True, nogil=True)
@@ -64,7 +81,7 @@ class LevelBank:
             raise UserError(f"cannot keep levels in {self.folder}: {error.strerror}; set RL_MOP_CACHE") from None
         self._chunks: dict[int, tuple[np.ndarray, list[str]]] = {}
         self._requested: set[int] = set()
-        self._generators: list[tuple[subprocess.Popen, IO[str]]] = []  # and their stderr
+        self._generators: list[Generator] = []
         self._scratch = np.zeros(1, ENV), np.zeros(1, BOT)
 
     def level(self, level_seed: int) -> tuple[np.ndarray, str]:
@@ -106,57 +123,68 @@ class LevelBank:
                 continue
             if len(self._generators) < GENERATORS:
                 self._generators.append(self._start_generator())
-            generator, _ = self._generators[number % len(self._generators)]
+            generator = self._generators[number % len(self._generators)]
+            generator.requested.append(number)
             with contextlib.suppress(BrokenPipeError):  # it has died: `_wait_for` says so
-                generator.stdin.write(f"{number}\n")
-                generator.stdin.flush()
+                generator.process.stdin.write(f"{number}\n")
+                generator.process.stdin.flush()
             self._requested.add(number)
 
-    def _start_generator(self) -> tuple[subprocess.Popen, IO[str]]:
+    def _start_generator(self) -> Generator:
         limit = "null" if self.max_steps is None else str(self.max_steps)
-        errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  (lives as long as the process)
+        output, errors = (tempfile.TemporaryFile("w+") for _ in range(2))  # noqa: SIM115  (they outlive this call)
         process = subprocess.Popen(
             [sys.executable, "-m", "fast_babyai.levels", self.task_id, limit, str(self.folder)],
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
+            stdout=output,
             stderr=errors,
             text=True,
             cwd=Path(__file__).parent.parent,
             start_new_session=True,  # Ctrl-C is for the program, which still wants its levels while it saves
         )
-        return process, errors
+        return Generator(process, output, errors, [])
 
     def _wait_for(self, number: int) -> None:
-        began, told = time.monotonic(), False
-        while not self._path(number).exists():
-            if not self._generators or any(process.poll() is not None for process, _ in self._generators):
-                reason = self._last_words()
-                self.close()
-                if self._path(number).exists():
-                    return
-                raise UserError(f"generating levels of {self.task_id} failed: {reason}")
-            if not told and time.monotonic() - began > PATIENCE:
-                told = True
-                print(f"generating levels of {self.task_id}; they are kept in {self.folder}", file=sys.stderr)
-            time.sleep(0.005)
+        if self._path(number).exists():
+            return
+        generator = next((generator for generator in self._generators if number in generator.requested), None)
+        with tqdm(
+            total=CHUNK * (generator.requested.index(number) + 1) if generator else CHUNK,
+            desc=f"generating levels of {self.task_id}",
+            unit="level",
+            delay=PATIENCE,
+            leave=False,
+            dynamic_ncols=True,
+        ) as progress:
+            while not self._path(number).exists():
+                if not self._generators or any(generator.process.poll() is not None for generator in self._generators):
+                    reason = self._last_words()
+                    self.close()
+                    if self._path(number).exists():
+                        return
+                    raise UserError(f"generating levels of {self.task_id} failed: {reason}")
+                if generator:
+                    progress.update(os.fstat(generator.output.fileno()).st_size - progress.n)
+                time.sleep(0.005)
 
     def _last_words(self) -> str:
         """Return the last line that a generator which has died wrote to its stderr."""
-        for generator, errors in self._generators:
-            if generator.poll() is not None:
-                errors.seek(0)
-                lines = errors.read().strip().splitlines()
-                return lines[-1] if lines else f"its process ended with status {generator.returncode}"
+        for generator in self._generators:
+            if generator.process.poll() is not None:
+                generator.errors.seek(0)
+                lines = generator.errors.read().strip().splitlines()
+                return lines[-1] if lines else f"its process ended with status {generator.process.returncode}"
         return "unknown"
 
     def close(self) -> None:
         """End the generators. Levels that are loaded stay available."""
-        for process, errors in self._generators:
-            process.terminate()
-            process.wait()
+        for generator in self._generators:
+            generator.process.terminate()
+            generator.process.wait()
             with contextlib.suppress(BrokenPipeError):
-                process.stdin.close()
-            errors.close()
+                generator.process.stdin.close()
+            generator.output.close()
+            generator.errors.close()
         self._generators.clear()
         self._requested.clear()
 

@@ -142,13 +142,15 @@ def _in_the_bots_order(instruction) -> list:
 
 
 def generate_chunk(env, number: int, path: Path) -> None:
-    """Generate the levels of a chunk with minigrid's `env`, and write them to `path` at one stroke."""
+    """Generate the levels of a chunk with minigrid's `env`, and write them to `path` at one stroke. A dot on stdout for
+    each level tells how far it is."""
     levels = np.zeros(CHUNK, LEVEL)
     missions = []
     for place in range(CHUNK):
         reset_level(env, number * CHUNK + place)
         levels[place] = level_of(env, number * CHUNK + place)
         missions.append(env.mission)
+        print(end=".", flush=True)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     with open(temporary, "wb") as file:
         np.savez_compressed(file, levels=levels, missions=np.array(missions))
@@ -159,9 +161,10 @@ def main(task_id: str, max_steps: str, folder: str) -> None:
     env = make_level_env(task_id, None if max_steps == "null" else int(max_steps))
     for line in sys.stdin:
         path = Path(folder) / f"chunk_{int(line)}.npz"
-        if not path.exists():
+        if path.exists():
+            print(end=CHUNK * ".", flush=True)
+        else:
             generate_chunk(env, int(line), path)
-        print(line.strip(), flush=True)
 
 
 if __name__ == "__main__":

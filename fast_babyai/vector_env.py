@@ -1,9 +1,7 @@
 """The compiled environments as a gymnasium vector environment."""
 
 import operator
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
@@ -18,6 +16,7 @@ from babyai_env import (
     training_level_seed,
     unsolvable_task,
 )
+from compiler_cache import announce
 from fast_babyai.bot import BOT, replan, reset_bot
 from fast_babyai.dynamics import start_level, step, take_in_hand
 from fast_babyai.level_bank import LevelBank
@@ -159,7 +158,7 @@ class FastBabyAIVectorEnv(VectorEnv):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
 
-        _announce_compilation()
+        announce()
         self.bank = LevelBank(task_id, max_steps)
         self._envs = np.zeros(num_envs, ENV)
         self._bots = np.zeros(num_envs, BOT)
@@ -375,9 +374,3 @@ def _descriptions_as_named(level: np.ndarray) -> list[int]:
         return [int(desc) for desc in level["instr_desc"][instr, :count]]
 
     return of_part(int(level["root"]))
-
-
-def _announce_compilation() -> None:
-    """Say so when compiled code has to be made first: it takes a while, once."""
-    if not step_envs.signatures and not list(Path(step_envs.stats.cache_path).glob("*step_envs*.nbi")):
-        print("compiling the environment and its bot, once; this takes a minute or two", file=sys.stderr, flush=True)
