@@ -179,7 +179,7 @@ def test_the_bank_generates_keeps_and_repairs_levels(own_cache, capfd):
     assert mission == env.mission and level["bot_steps"] > 0
     expected = level_of(env, EVAL_SEED_OFFSET + 3)
     assert all(np.array_equal(level[name], expected[name]) for name in LEVEL.names if name != "bot_steps")
-    generators = [process for process, _ in bank._generators]
+    generators = [generator.process for generator in bank._generators]
     bank.close()
     assert all(process.poll() is not None for process in generators)
 
@@ -202,7 +202,7 @@ def test_generators_end_with_a_killed_program(own_cache):
     program = (
         "from fast_babyai.level_bank import LevelBank\n"
         "bank = LevelBank('BabyAI-GoTo-v0'); bank.level(0)\n"
-        "print(*[process.pid for process, _ in bank._generators], flush=True)\n"
+        "print(*[generator.process.pid for generator in bank._generators], flush=True)\n"
         "import time; time.sleep(60)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=ROOT)
