@@ -82,11 +82,6 @@ class Agent(nn.Module):
         embeddings = self.missions.embeddings[torch.from_numpy(distinct).to(self.device)]
         return self.lang_proj(embeddings)[torch.from_numpy(inverse.reshape(numbers.shape)).to(self.device)]
 
-    @torch.no_grad()
-    def join(self) -> JoinedPolicy | None:
-        """Return the policy's weights as `step` reads them; they go stale when parameters change."""
-        return self.policy.join().as_arrays() if self.device.type == "cpu" else None
-
     def empty_activations(self, steps: int, batch: int) -> list[Activations] | None:
         """Return where `step` keeps what it computes of `steps` timesteps; on a GPU it keeps nothing."""
         return self.policy.empty_activations(steps, batch) if self.device.type == "cpu" else None
@@ -98,7 +93,7 @@ class Agent(nn.Module):
         language: Tensor,
         state: list[Tensor],
         keep: Tensor,
-        joined: JoinedPolicy | None,
+        joined: JoinedPolicy,
         activations: list[Activations] | None,
         t: int = 0,
         rule: RoutingRule | None = None,
@@ -110,7 +105,7 @@ class Agent(nn.Module):
             language: [B, lang_dim].
             state: from `policy.initial_state` or an earlier output.
             keep: [B], 0 where an episode begins, else 1.
-            joined: from `join`.
+            joined: from `policy.join`; on the CPU, as arrays.
             activations, t: from `empty_activations`, and which of its timesteps this is.
 
         Returns:
@@ -118,7 +113,7 @@ class Agent(nn.Module):
         """
         if activations is not None:
             return self.policy.step(observation, language, state, keep, joined, activations, t, rule)
-        output = self.policy.unroll(observation[None], language[None], state, keep[None], rule=rule)
+        output = self.policy.unroll(observation[None], language[None], state, keep[None], None, rule, joined)
         routing, used_routing = ([layer[0] for layer in layers] for layers in (output.routing, output.used_routing))
         return PolicyOutput(output.logits[0], output.state, routing, used_routing)
 

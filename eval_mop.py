@@ -173,7 +173,10 @@ class PolicyActor:
         self.keep = torch.ones(padded)
         self.state = [agent.policy.initial_state(POLICY_BATCH) for _ in self.batches]
         self.activations = [agent.empty_activations(1, POLICY_BATCH) for _ in self.batches]
-        self.joined = agent.join()
+        with torch.no_grad():
+            self.joined = agent.policy.join()
+        if self.activations[0] is not None:
+            self.joined = self.joined.as_arrays()
 
     @torch.no_grad()
     def act(self, observations: dict[str, np.ndarray], infos: dict) -> tuple[np.ndarray, list[np.ndarray]]:

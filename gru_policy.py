@@ -65,10 +65,11 @@ class GRUPolicy(nn.Module):
         keep: Tensor,
         activations: list[Activations] | None = None,
         rule: RoutingRule | None = None,
+        joined: JoinedPolicy | None = None,
     ) -> PolicyOutput:
         """As `MixtureOfExpertsPolicy.unroll`, with no routing in the result; `rule` must be None."""
         _refuse(rule)
-        joined = self.join()
+        joined = joined or self.join()
         inputs = self.input_projection(observation, language, joined.input)
         kept = None if activations is None else activations[0]
         hidden = unroll_grus(inputs, state[0], keep, joined.layers[0], [self.gru.hidden_size], kept)

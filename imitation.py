@@ -25,7 +25,7 @@ from cli import UserError, warn
 from config import config_parser, parse_config
 from gru import Activations
 from language import MissionEncoder
-from mixture_of_experts import compute_lpc, drop_experts
+from mixture_of_experts import JoinedPolicy, compute_lpc, drop_experts
 from policy_input import OBSERVATION_SIZE, observation_vector
 
 RESUMABLE_KEYS = {  # what may change when a run is resumed: none of it changes what is computed
@@ -46,6 +46,7 @@ class Rollout(NamedTuple):
         dropout_noise: uniform, per layer [T, N, E]; empty without expert dropout.
         state: the policy's state before the first step.
         activations: what the policy computed on the way, where that is kept.
+        joined: the policy's weights in the form in which they were read.
     """
 
     observation: Tensor
@@ -55,6 +56,7 @@ class Rollout(NamedTuple):
     dropout_noise: list[Tensor]
     state: list[Tensor]
     activations: list[Activations] | None
+    joined: JoinedPolicy
 
 
 def lpc_penalty(lpc: Tensor, ce: Tensor, config: Mapping[str, Any]) -> Tensor:
@@ -171,7 +173,10 @@ class Learner:
         noise = torch.empty(steps, num_envs, self.config["num_actions"]).exponential_(generator=self.noise)
         noise = noise.log_().to(self.device)
         dropout_noise = self._dropout_noise()
-        before, joined = self.policy_state, agent.join()
+        before = self.policy_state
+        with torch.enable_grad():
+            joined = agent.policy.join()
+        joined_now = joined.as_arrays() if self.activations else joined
         mission_now = agent.missions.lookup(self.infos["mission"])
         language = agent.project(mission_now)
         state = before
@@ -185,7 +190,7 @@ class Learner:
                 language,
                 state,
                 keep[t].to(self.device),
-                joined,
+                joined_now,
                 self.activations,
                 t,
                 self._dropout_rule([layer[t] for layer in dropout_noise]),
@@ -211,6 +216,7 @@ class Learner:
             dropout_noise,
             before,
             self.activations,
+            joined,
         )
 
     def learn(self, rollout: Rollout) -> None:
@@ -222,6 +228,7 @@ class Learner:
             rollout.keep,
             rollout.activations,
             self._dropout_rule(rollout.dropout_noise),
+            rollout.joined,
         )
         ce = nn.functional.cross_entropy(output.logits.flatten(0, 1), rollout.label.flatten())
         lpc = penalty = ce.new_zeros(())

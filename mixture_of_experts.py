@@ -248,8 +248,9 @@ class JoinedPolicy(NamedTuple):
     layers: list[JoinedLayer]
 
     def as_arrays(self) -> "JoinedPolicy":
-        """Return the same with the layers' weights as arrays, which single steps read."""
-        return JoinedPolicy(self.input, [_as_arrays(layer) for layer in self.layers])
+        """Return the same with the layers' weights as arrays, and none of it part of a graph: what `step` reads."""
+        detached = (None if weights is None else weights.detach() for weights in self.input)
+        return JoinedPolicy(JoinedInput(*detached), [_as_arrays(layer) for layer in self.layers])
 
 
 def _as_arrays(weights):
@@ -338,6 +339,7 @@ class MixtureOfExpertsPolicy(nn.Module):
         keep: Tensor,
         activations: list[Activations] | None = None,
         rule: RoutingRule | None = None,
+        joined: JoinedPolicy | None = None,
     ) -> PolicyOutput:
         """Run T timesteps of B agents.
 
@@ -348,8 +350,9 @@ class MixtureOfExpertsPolicy(nn.Module):
             keep: [T, B], 0 where an episode begins at that step, else 1.
             activations: what `step` kept of these very steps, if it did.
             rule: changes each layer's router weights before they are used (dropout, lesions).
+            joined: from `join`, to share it between calls.
         """
-        joined = self.join()
+        joined = joined or self.join()
         hidden = self.input_projection(observation, language, joined.input)
         outputs = []
         for index, (layer, weights) in enumerate(zip(self.moe_layers, joined.layers, strict=True)):
