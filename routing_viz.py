@@ -275,7 +275,12 @@ def controls():
         stop_with(error)
     if not checkpoints:
         stop_with(NOTHING_TRAINED)
-    checkpoint_dropdown = mo.ui.dropdown(checkpoints, value=next(iter(checkpoints)), label="checkpoint")
+    _caches = (
+        (name, choose_cache_paths([ref], Path(options.cache_dir), Lesion())) for name, ref in checkpoints.items()
+    )
+    _cached = (name for name, paths in _caches if all(path.exists() for path in paths.values()))
+    _first = next(_cached, next(iter(checkpoints)))  # what can be shown at once, where there is such
+    checkpoint_dropdown = mo.ui.dropdown(checkpoints, value=_first, label="checkpoint")
     use_cache_toggle = mo.ui.switch(not options.no_cache, label="use the cache")
     num_episodes_slider = mo.ui.slider(
         1,
