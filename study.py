@@ -47,7 +47,6 @@ def mixture(name: str, **flags) -> Variant:
     return Variant(name, "train_mop.py", {key: str(value) for key, value in flags.items()})
 
 
-ATTENTION = {"lang_fusion": "attention"}  # without it, there is little to tell apart on levels where language matters
 # The place of a variant in its list is the number of its trial: append, never insert.
 STUDIES = {
     "levels": [
@@ -56,22 +55,23 @@ STUDIES = {
         Variant("GRU", "train.py", {}),
     ],
     "settings": [
+        mixture("defaults"),
         mixture("concat", lang_fusion="concat"),
         mixture("film", lang_fusion="film"),
-        mixture("attention", **ATTENTION),
-        mixture("raw", **ATTENTION, obs_encoding="raw"),
-        mixture("lang_proj fixed", **ATTENTION, train_lang_proj="false"),
-        mixture("16 envs", **ATTENTION, num_envs=16),
-        mixture("256 envs", **ATTENTION, num_envs=256),
-        mixture("unroll 10", **ATTENTION, unroll_len=10),
-        mixture("unroll 40", **ATTENTION, unroll_len=40),
-        mixture("lr 3e-4", **ATTENTION, lr=3e-4),
-        mixture("lr 3e-3", **ATTENTION, lr=3e-3),
-        mixture("constant lr", **ATTENTION, lr_schedule="constant"),
-        mixture("no clipping", **ATTENTION, max_grad_norm="null"),
-        mixture("routers at lr", **ATTENTION, router_lr_factor=1),
-        mixture("routers at lr / 100", **ATTENTION, router_lr_factor=0.01),
-        mixture("free experts", **ATTENTION, lpc_alpha=0),
+        mixture("raw", obs_encoding="raw"),
+        mixture("lang_proj fixed", train_lang_proj="false"),
+        mixture("8 envs", num_envs=8),
+        mixture("64 envs", num_envs=64),
+        mixture("256 envs", num_envs=256),
+        mixture("unroll 10", unroll_len=10),
+        mixture("unroll 40", unroll_len=40),
+        mixture("lr 3e-4", lr=3e-4),
+        mixture("lr 3e-3", lr=3e-3),
+        mixture("constant lr", lr_schedule="constant"),
+        mixture("no clipping", max_grad_norm="null"),
+        mixture("routers at lr", router_lr_factor=1),
+        mixture("routers at lr / 100", router_lr_factor=0.01),
+        mixture("free experts", lpc_alpha=0),
     ],
 }
 
