@@ -10,6 +10,7 @@ command goes on where it stopped: finished runs are passed over, unfinished ones
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -87,11 +88,15 @@ class Run(NamedTuple):
     def __str__(self) -> str:
         return f"{self.task_id}, {self.variant.name}, seed {self.seed}"
 
-    def train(self, checkpoint_dir: Path, budget: float) -> subprocess.CompletedProcess:
-        """Train, resume, or see that it is done."""
+    def train(self, checkpoint_dir: Path, budget: float, running: set[subprocess.Popen]) -> str:
+        """Train, resume, or see that it is done; return what went wrong, if something did.
+
+        Args:
+            running: where to note the process while it runs.
+        """
         folder = artifacts.run_dir(checkpoint_dir, self.task_id, self.trial, self.seed)
         if (folder / "checkpoint_final.pt").exists():
-            return subprocess.CompletedProcess([], 0)
+            return ""
         keys = load_keys()
         shape = [int(self.variant.flags.get(name, keys[name].default)) for name in ("num_envs", "unroll_len")]
         flags = dict(self.variant.flags) | {
@@ -105,24 +110,28 @@ class Run(NamedTuple):
         command += [part for name, value in flags.items() for part in (f"--{name}", str(value))]
         if any(folder.glob("checkpoint_*.pt")):
             command.append("--resume")
-        return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        running.add(process)
+        _, errors = process.communicate()
+        running.discard(process)
+        return "" if process.returncode == 0 else (errors.strip().splitlines() or [f"status {process.returncode}"])[-1]
 
 
 def train_all(runs: list[Run], checkpoint_dir: Path, budget: float, jobs: int) -> list[str]:
     """Train `runs`, `jobs` at a time; return what went wrong."""
-    failures = []
+    failures, running = [], set()
     with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(runs), unit="run", dynamic_ncols=True) as progress:
-        waiting = {pool.submit(run.train, checkpoint_dir, budget): run for run in runs}
+        waiting = {pool.submit(run.train, checkpoint_dir, budget, running): run for run in runs}
         try:
             for future in as_completed(waiting):
-                done = future.result()
-                if done.returncode:
-                    last_words = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-                    failures.append(f"{waiting[future]}: {last_words}")
+                if problem := future.result():
+                    failures.append(f"{waiting[future]}: {problem}")
                     progress.write(failures[-1])
                 progress.update()
-        except KeyboardInterrupt:  # the runs got it too, and save
-            pool.shutdown(cancel_futures=True)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(running):
+                process.terminate()  # it saves first
             raise
     return failures
 
@@ -168,6 +177,8 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs side by side [%(default)s]")
     parser.add_argument("--folder", type=Path, help="where it all goes [study/<study>]")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell started it in the background
     if min(arguments.budget, arguments.seeds, arguments.jobs) < 1:
         raise UserError("--budget, --seeds and --jobs must be at least 1")
 
