@@ -84,7 +84,7 @@ class CellAttention(nn.Module):
         """observation [..., 152], language [..., lang_dim], keys from `keys` -> scores [..., heads * 49]."""
         queries = self.query(language).reshape(-1, self.heads, keys.shape[1])
         queries = nn.functional.layer_norm(queries, queries.shape[2:]) / keys.shape[1] ** 0.5
-        observation = observation.flatten(0, -2)
+        observation = observation.flatten(0, -2).byte()
         scores = (
             _Attend.apply(observation, queries, keys) if keys.is_cpu else attend_by_table(observation, queries, keys)
         )
