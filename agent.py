@@ -14,6 +14,7 @@ from gru import Activations
 from gru_policy import GRUPolicy
 from language import MissionEncoder, MissionTable, principal_projection
 from mixture_of_experts import JoinedPolicy, MixtureOfExpertsPolicy, PolicyOutput, RoutingRule
+from policy_input import Told
 
 
 def choose_device(name: str) -> torch.device:
@@ -75,12 +76,13 @@ class Agent(nn.Module):
         return self.policy.expert_hidden_sizes
 
     def project(self, numbers: np.ndarray) -> Tensor:
-        """Mission numbers [...] -> projected missions [..., lang_dim]; of many, each distinct one is projected once."""
-        if numbers.ndim == 1:
-            return self.lang_proj(self.missions.embeddings[torch.from_numpy(numbers).to(self.device)])
-        distinct, inverse = np.unique(numbers, return_inverse=True)
-        embeddings = self.missions.embeddings[torch.from_numpy(distinct).to(self.device)]
-        return self.lang_proj(embeddings)[torch.from_numpy(inverse.reshape(numbers.shape)).to(self.device)]
+        """Mission numbers [M] -> projected missions [M, lang_dim]."""
+        return self.lang_proj(self.missions.embeddings[torch.from_numpy(numbers).to(self.device)])
+
+    def tell(self, numbers: np.ndarray, joined: JoinedPolicy) -> Told:
+        """Mission numbers [R] -> what `step` and `policy.unroll` read of them; each distinct one is computed once."""
+        distinct, rows = np.unique(numbers, return_inverse=True)
+        return self.policy.tell(self.project(distinct), joined).take(torch.from_numpy(rows).to(self.device))
 
     def empty_activations(self, steps: int, batch: int) -> list[Activations] | None:
         """Return where `step` keeps what it computes of `steps` timesteps; on a GPU it keeps nothing."""
@@ -90,7 +92,7 @@ class Agent(nn.Module):
     def step(
         self,
         observation: Tensor,
-        language: Tensor,
+        told: Told,
         state: list[Tensor],
         keep: Tensor,
         joined: JoinedPolicy,
@@ -102,7 +104,7 @@ class Agent(nn.Module):
 
         Args:
             observation: [B, 152].
-            language: [B, lang_dim].
+            told: from `tell` [B].
             state: from `policy.initial_state` or an earlier output.
             keep: [B], 0 where an episode begins, else 1.
             joined: from `policy.join`; on the CPU, as arrays.
@@ -112,8 +114,8 @@ class Agent(nn.Module):
             tensors without a time dimension: logits [B, A], routing [B, E] per layer.
         """
         if activations is not None:
-            return self.policy.step(observation, language, state, keep, joined, activations, t, rule)
-        output = self.policy.unroll(observation[None], language[None], state, keep[None], None, rule, joined)
+            return self.policy.step(observation, told, state, keep, joined, activations, t, rule)
+        output = self.policy.unroll(observation[None], told, state, keep[None], joined, rule=rule)
         routing, used_routing = ([layer[0] for layer in layers] for layers in (output.routing, output.used_routing))
         return PolicyOutput(output.logits[0], output.state, routing, used_routing)
 

@@ -169,12 +169,13 @@ class PolicyActor:
         padded = -(-num_envs // POLICY_BATCH) * POLICY_BATCH
         self.batches = [slice(start, start + POLICY_BATCH) for start in range(0, padded, POLICY_BATCH)]
         self.observation = torch.zeros(padded, OBSERVATION_SIZE, dtype=torch.uint8)
-        self.language = torch.zeros(padded, agent.lang_proj.out_features)
         self.keep = torch.ones(padded)
         self.state = [agent.policy.initial_state(POLICY_BATCH) for _ in self.batches]
         self.activations = [agent.empty_activations(1, POLICY_BATCH) for _ in self.batches]
         with torch.no_grad():
             self.joined = agent.policy.join()
+            nothing = torch.zeros(padded, agent.lang_proj.out_features)
+            self.told = agent.policy.tell(nothing, self.joined)
         if self.activations[0] is not None:
             self.joined = self.joined.as_arrays()
 
@@ -184,12 +185,12 @@ class PolicyActor:
         self.keep[: self.num_envs] = torch.from_numpy(~infos["episode_start"])
         for index in np.flatnonzero(infos["episode_start"]):
             number = self.agent.missions.lookup([infos["mission"][index]])
-            self.language[index] = self.agent.project(number)[0]
+            self.told.put(slice(index, index + 1), self.agent.tell(number, self.joined))
         actions, weights = [], []
         for place, rows in enumerate(self.batches):
             output = self.agent.step(
                 self.observation[rows],
-                self.language[rows],
+                self.told.take(rows),
                 self.state[place],
                 self.keep[rows],
                 self.joined,

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from gru import Activations, join_grus, unroll_grus
 from mixture_of_experts import JoinedPolicy, PolicyOutput, RoutingRule
-from policy_input import InputProjection
+from policy_input import InputProjection, Told
 
 
 class GRUPolicy(nn.Module):
@@ -37,12 +37,17 @@ class GRUPolicy(nn.Module):
 
     def join(self) -> JoinedPolicy:
         """As `MixtureOfExpertsPolicy.join`, with the GRU as the only layer."""
-        return JoinedPolicy(self.input_projection.join(), [join_grus([self.gru])])
+        head = (self.head.weight, self.head.bias)
+        return JoinedPolicy(self.input_projection.join(), [join_grus([self.gru])], head)
+
+    def tell(self, language: Tensor, joined: JoinedPolicy) -> Told:
+        """As `MixtureOfExpertsPolicy.tell`."""
+        return self.input_projection.tell(language, joined.input)
 
     def step(
         self,
         observation: Tensor,
-        language: Tensor,
+        told: Told,
         state: list[Tensor],
         keep: Tensor,
         joined: JoinedPolicy,
@@ -52,32 +57,33 @@ class GRUPolicy(nn.Module):
     ) -> PolicyOutput:
         """As `MixtureOfExpertsPolicy.step`, with no routing in the result; `rule` must be None."""
         _refuse(rule)
-        inputs = self.input_projection(observation, language, joined.input)
-        arrays = (tensor.numpy() for tensor in (inputs, state[0], keep))
-        hidden = torch.from_numpy(activations[0].step(t, *arrays, joined.layers[0]))
-        return PolicyOutput(self.head(hidden), [hidden], [], [])
+        inputs = self.input_projection.step(observation, told, joined.input)
+        hidden = activations[0].step(t, inputs, state[0].numpy(), keep.numpy(), joined.layers[0])
+        weight, bias = joined.head
+        return PolicyOutput(torch.from_numpy(hidden @ weight.T + bias), [torch.from_numpy(hidden)], [], [])
 
     def unroll(
         self,
         observation: Tensor,
-        language: Tensor,
+        told: Told,
         state: list[Tensor],
         keep: Tensor,
+        joined: JoinedPolicy,
         activations: list[Activations] | None = None,
         rule: RoutingRule | None = None,
-        joined: JoinedPolicy | None = None,
     ) -> PolicyOutput:
         """As `MixtureOfExpertsPolicy.unroll`, with no routing in the result; `rule` must be None."""
         _refuse(rule)
-        joined = joined or self.join()
-        inputs = self.input_projection(observation, language, joined.input)
+        inputs = self.input_projection(observation.flatten(0, 1), told, joined.input).unflatten(0, keep.shape)
         kept = None if activations is None else activations[0]
         hidden = unroll_grus(inputs, state[0], keep, joined.layers[0], [self.gru.hidden_size], kept)
         return PolicyOutput(self.head(hidden), [hidden[-1]], [], [])
 
     def forward(self, observation: Tensor, language: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor], list]:
         """One timestep, by torch's own GRU: observation [B, 152] -> logits [B, A], state, no routing."""
-        _, hidden = self.gru(self.input_projection(observation, language)[None], state[0][None])
+        joined = self.input_projection.join()
+        inputs = self.input_projection(observation, self.input_projection.tell(language, joined), joined)
+        _, hidden = self.gru(inputs[None], state[0][None])
         return self.head(hidden[0]), [hidden[0]], []
 
 

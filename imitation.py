@@ -178,7 +178,7 @@ class Learner:
             joined = agent.policy.join()
         joined_now = joined.as_arrays() if self.activations else joined
         mission_now = agent.missions.lookup(self.infos["mission"])
-        language = agent.project(mission_now)
+        told = agent.tell(mission_now, joined)
         state = before
         for t in range(steps):
             observation[t] = torch.from_numpy(observation_vector(self.observations))
@@ -187,7 +187,7 @@ class Learner:
             label[t] = self.infos["bot_action"]
             output = agent.step(
                 observation[t].to(self.device),
-                language,
+                told,
                 state,
                 keep[t].to(self.device),
                 joined_now,
@@ -207,7 +207,8 @@ class Learner:
                 began = np.flatnonzero(done)
                 mission_now = mission_now.copy()
                 mission_now[began] = agent.missions.lookup(self.infos["mission"][began])
-                language[torch.from_numpy(began).to(self.device)] = agent.project(mission_now[began])
+                new = agent.policy.tell(agent.project(mission_now[began]), joined)
+                told.put(torch.from_numpy(began).to(self.device), new)
         return Rollout(
             observation.to(self.device),
             mission,
@@ -223,12 +224,12 @@ class Learner:
         """One gradient step on what the bot would have done along a rollout."""
         output = self.agent.policy.unroll(
             rollout.observation,
-            self.agent.project(rollout.mission),
+            self.agent.tell(rollout.mission.ravel(), rollout.joined),
             rollout.state,
             rollout.keep,
+            rollout.joined,
             rollout.activations,
             self._dropout_rule(rollout.dropout_noise),
-            rollout.joined,
         )
         ce = nn.functional.cross_entropy(output.logits.flatten(0, 1), rollout.label.flatten())
         lpc = penalty = ce.new_zeros(())

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gru import Activations, JoinedGRUs, join_grus, unroll_grus
-from policy_input import InputProjection, JoinedInput
+from policy_input import InputProjection, JoinedInput, Told
 from policy_kernels import mix, mix_backward, route
 
 RoutingRule = Callable[[int, Tensor], Tensor]
@@ -242,15 +242,16 @@ class PolicyOutput(NamedTuple):
 
 
 class JoinedPolicy(NamedTuple):
-    """A policy's weights in the form in which many timesteps read them."""
+    """A policy's weights in the form in which many timesteps read them; head: weight [num_actions, size] and bias."""
 
     input: JoinedInput
     layers: list[JoinedLayer]
+    head: tuple[Tensor, Tensor]
 
     def as_arrays(self) -> "JoinedPolicy":
-        """Return the same with the layers' weights as arrays, and none of it part of a graph: what `step` reads."""
+        """Return the same for `step`: layers and head as arrays, and none of it part of a graph."""
         detached = (None if weights is None else weights.detach() for weights in self.input)
-        return JoinedPolicy(JoinedInput(*detached), [_as_arrays(layer) for layer in self.layers])
+        return JoinedPolicy(JoinedInput(*detached), [_as_arrays(part) for part in self.layers], _as_arrays(self.head))
 
 
 def _as_arrays(weights):
@@ -298,12 +299,17 @@ class MixtureOfExpertsPolicy(nn.Module):
 
     def join(self) -> JoinedPolicy:
         """Return all weights in the form that `step` and `unroll` read; it goes stale when parameters change."""
-        return JoinedPolicy(self.input_projection.join(), [layer.join() for layer in self.moe_layers])
+        head = (self.head.weight, self.head.bias)
+        return JoinedPolicy(self.input_projection.join(), [layer.join() for layer in self.moe_layers], head)
+
+    def tell(self, language: Tensor, joined: JoinedPolicy) -> Told:
+        """Projected missions [M, lang_dim] -> what `step` and `unroll` read of them."""
+        return self.input_projection.tell(language, joined.input)
 
     def step(
         self,
         observation: Tensor,
-        language: Tensor,
+        told: Told,
         state: list[Tensor],
         keep: Tensor,
         joined: JoinedPolicy,
@@ -314,14 +320,14 @@ class MixtureOfExpertsPolicy(nn.Module):
         """`unroll` for one timestep, on the CPU and without gradients.
 
         Args:
-            observation, language, keep: as `unroll` takes them, without the time dimension.
+            observation, told, keep: as `unroll` takes them, of one timestep.
             joined: from `join`, as arrays.
             activations, t: from `empty_activations`, to keep what is computed as their timestep t.
 
         Returns:
             tensors without the time dimension; the state lies in `activations`, and changes when they are used again.
         """
-        hidden = self.input_projection(observation, language, joined.input).numpy()
+        hidden = self.input_projection.step(observation, told, joined.input)
         keep = keep.numpy()
         outputs = []
         for index, (layer, weights) in enumerate(zip(self.moe_layers, joined.layers, strict=True)):
@@ -329,31 +335,32 @@ class MixtureOfExpertsPolicy(nn.Module):
             now = (hidden, state[index].numpy(), keep)
             hidden, *rest = layer.step(*now, weights, activations[index], t, layer_rule)
             outputs.append([torch.from_numpy(array) for array in rest])
-        return PolicyOutput(self.head(torch.from_numpy(hidden)), *map(list, zip(*outputs, strict=True)))
+        weight, bias = joined.head
+        return PolicyOutput(torch.from_numpy(hidden @ weight.T + bias), *map(list, zip(*outputs, strict=True)))
 
     def unroll(
         self,
         observation: Tensor,
-        language: Tensor,
+        told: Told,
         state: list[Tensor],
         keep: Tensor,
+        joined: JoinedPolicy,
         activations: list[Activations] | None = None,
         rule: RoutingRule | None = None,
-        joined: JoinedPolicy | None = None,
     ) -> PolicyOutput:
         """Run T timesteps of B agents.
 
         Args:
             observation: [T, B, 152] (`policy_input.observation_vector`).
-            language: projected missions [T, B, lang_dim].
+            told: from `tell`, the missions of T * B rows.
             state: from `initial_state` or an earlier output.
             keep: [T, B], 0 where an episode begins at that step, else 1.
+            joined: from `join`.
             activations: what `step` kept of these very steps, if it did.
             rule: changes each layer's router weights before they are used (dropout, lesions).
-            joined: from `join`, to share it between calls.
         """
-        joined = joined or self.join()
-        hidden = self.input_projection(observation, language, joined.input)
+        hidden = self.input_projection(observation.flatten(0, 1), told, joined.input)
+        hidden = hidden.unflatten(0, keep.shape)
         outputs = []
         for index, (layer, weights) in enumerate(zip(self.moe_layers, joined.layers, strict=True)):
             layer_rule = None if rule is None else lambda routed, index=index: rule(index, routed)
@@ -366,7 +373,8 @@ class MixtureOfExpertsPolicy(nn.Module):
         self, observation: Tensor, language: Tensor, state: list[Tensor], rule: RoutingRule | None = None
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """One timestep, by the definition: observation [B, 152] -> logits [B, A], state, router weights per layer."""
-        hidden = self.input_projection(observation, language)
+        joined = self.input_projection.join()
+        hidden = self.input_projection(observation, self.input_projection.tell(language, joined), joined)
         new_state, routing = [], []
         for index, layer in enumerate(self.moe_layers):
             layer_rule = None if rule is None else lambda routed, index=index: rule(index, routed)

@@ -80,15 +80,15 @@ class CellAttention(nn.Module):
         keys = self.key(self.looks)
         return nn.functional.layer_norm(keys, keys.shape[1:])
 
-    def forward(self, observation: Tensor, language: Tensor, keys: Tensor) -> Tensor:
-        """observation [..., 152], language [..., lang_dim], keys from `keys` -> scores [..., heads * 49]."""
-        queries = self.query(language).reshape(-1, self.heads, keys.shape[1])
-        queries = nn.functional.layer_norm(queries, queries.shape[2:]) / keys.shape[1] ** 0.5
-        observation = observation.flatten(0, -2).byte()
-        scores = (
-            _Attend.apply(observation, queries, keys) if keys.is_cpu else attend_by_table(observation, queries, keys)
-        )
-        return scores.reshape(*language.shape[:-1], self.size)
+    def queries(self, language: Tensor) -> Tensor:
+        """language [M, lang_dim] -> what each head looks for, [M, heads, key_size]."""
+        queries = self.query(language).unflatten(-1, (self.heads, -1))
+        return nn.functional.layer_norm(queries, queries.shape[-1:]) / queries.shape[-1] ** 0.5
+
+    def forward(self, observation: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
+        """observation [R, 152], queries [R, heads, key_size], keys from `keys` -> scores [R, heads * 49]."""
+        attended = _Attend.apply if keys.is_cpu else attend_by_table
+        return attended(observation.byte(), queries, keys).flatten(1)
 
 
 class _Attend(torch.autograd.Function):
@@ -121,15 +121,40 @@ class JoinedInput(NamedTuple):
     """`input_projection`'s weights in the form in which many timesteps read them: right factors of a product.
 
     Attributes:
-        of_onehot: [985, output_size], contiguous, of the one-hot encoded observation; None where that is multiplied
-            together with all else.
-        of_rest: [rest, output_size].
+        of_features: [features, output_size], contiguous.
+        of_mission: [lang_dim, output_size].
+        of_scores: [scores, output_size], none but with attention.
         keys: of `CellAttention`, where there is one.
     """
 
-    of_onehot: Tensor | None
-    of_rest: Tensor
+    of_features: Tensor
+    of_mission: Tensor
+    of_scores: Tensor
     keys: Tensor | None
+
+
+class Told(NamedTuple):
+    """What the input makes of missions alone: it stays the same as long as an episode lasts.
+
+    Attributes:
+        output: [M, output_size], the missions' part of the projection.
+        queries: [M, heads, key_size], of `CellAttention`, where there is one.
+        film: [M, 2 * features], scale and shift, where there are any.
+    """
+
+    output: Tensor
+    queries: Tensor | None
+    film: Tensor | None
+
+    def take(self, rows) -> "Told":
+        """Return the missions of these rows."""
+        return Told(*(None if part is None else part[rows] for part in self))
+
+    def put(self, rows, others: "Told") -> None:
+        """Replace the missions of these rows."""
+        for part, other in zip(self, others, strict=True):
+            if part is not None:
+                part[rows] = other
 
 
 class _AddOnehot(torch.autograd.Function):
@@ -164,37 +189,47 @@ class InputProjection(nn.Linear):
     def __init__(self, obs_encoding: str, lang_dim: int, lang_fusion: str, output_size: int):
         encoder = ObservationEncoder(obs_encoding)
         attention = CellAttention(lang_dim) if lang_fusion == "attention" else None
-        super().__init__(encoder.size + lang_dim + (attention.size if attention else 0), output_size)
+        sizes = [encoder.size, lang_dim, attention.size if attention else 0]
+        super().__init__(sum(sizes), output_size)
+        self.sizes = sizes
         self.encoder = encoder
         self.attention = attention
         self.film = nn.Linear(lang_dim, 2 * encoder.size) if lang_fusion == "film" else None
+        self.adds_rows = encoder.onehot and self.film is None  # then a product with a few rows is a sum of those
 
     def join(self) -> JoinedInput:
-        """Return the weights in the form that `forward` reads, to share it between calls."""
-        weight = self.weight.t()
+        """Return the weights in the form that `tell`, `forward` and `step` read, to share it between calls."""
+        of_features, of_mission, of_scores = self.weight.t().split(self.sizes)
         keys = None if self.attention is None else self.attention.keys()
-        if self.encoder.onehot and self.film is None and weight.is_cpu:
-            return JoinedInput(weight[: self.encoder.size].contiguous(), weight[self.encoder.size :], keys)
-        return JoinedInput(None, weight, keys)
+        return JoinedInput(of_features.contiguous(), of_mission, of_scores, keys)
 
-    def forward(self, observation: Tensor, language: Tensor, joined: JoinedInput | None = None) -> Tensor:
-        """observation [..., 152], language [..., lang_dim] -> [..., output_size]."""
-        of_onehot, of_rest, keys = joined or self.join()
-        parts = [language]
-        if of_onehot is None:
-            features = self.encoder(observation)
-            if self.film is not None:
-                scale, shift = self.film(language).chunk(2, dim=-1)
-                features = features * (1 + scale) + shift
-            parts.insert(0, features)
+    def tell(self, language: Tensor, joined: JoinedInput) -> Told:
+        """Projected missions [M, lang_dim] -> what `forward` and `step` read of them."""
+        output = torch.addmm(self.bias, language, joined.of_mission)
+        queries = None if self.attention is None else self.attention.queries(language)
+        return Told(output, queries, None if self.film is None else self.film(language))
+
+    def forward(self, observation: Tensor, told: Told, joined: JoinedInput) -> Tensor:
+        """observation [R, 152] with the mission of each row, from `tell` -> [R, output_size]."""
+        output = told.output
         if self.attention is not None:
-            parts.append(self.attention(observation, language, keys))
-        rest = torch.cat(parts, dim=-1) if len(parts) > 1 else language
-        output = torch.addmm(self.bias, rest.flatten(0, -2), of_rest)
-        if of_onehot is not None:
-            observation = observation.flatten(0, -2)
-            if torch.is_grad_enabled():
-                output = _AddOnehot.apply(output, observation, self.encoder.starts, of_onehot)
-            else:
-                add_onehot(observation.numpy(), self.encoder.starts.numpy(), of_onehot.numpy(), output.numpy())
-        return output.unflatten(0, language.shape[:-1])
+            output = torch.addmm(output, self.attention(observation, told.queries, joined.keys), joined.of_scores)
+        if self.adds_rows and output.is_cpu:
+            return _AddOnehot.apply(output, observation, self.encoder.starts, joined.of_features)
+        features = self.encoder(observation)
+        if self.film is not None:
+            scale, shift = told.film.chunk(2, dim=-1)
+            features = features * (1 + scale) + shift
+        return torch.addmm(output, features, joined.of_features)
+
+    def step(self, observation: Tensor, told: Told, joined: JoinedInput) -> np.ndarray:
+        """`forward` on the CPU and without gradients."""
+        if not self.adds_rows:
+            return self(observation, told, joined).numpy()
+        observation, output = observation.numpy(), told.output.numpy().copy()
+        if self.attention is not None:
+            scores = np.empty((len(observation), self.attention.heads, VIEW_CELLS), np.float32)
+            attend(observation, *CELL_CHANNELS[1:], told.queries.numpy(), joined.keys.numpy(), scores)
+            output += scores.reshape(len(observation), -1) @ joined.of_scores.numpy()
+        add_onehot(observation, self.encoder.starts.numpy(), joined.of_features.numpy(), output)
+        return output

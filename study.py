@@ -63,7 +63,6 @@ STUDIES = {
         mixture("lang_proj fixed", train_lang_proj="false"),
         mixture("8 envs", num_envs=8),
         mixture("64 envs", num_envs=64),
-        mixture("256 envs", num_envs=256),
         mixture("unroll 10", unroll_len=10),
         mixture("unroll 40", unroll_len=40),
         mixture("lr 3e-4", lr=3e-4),
@@ -71,8 +70,6 @@ STUDIES = {
         mixture("constant lr", lr_schedule="constant"),
         mixture("no clipping", max_grad_norm="null"),
         mixture("routers at lr", router_lr_factor=1),
-        mixture("routers at lr / 100", router_lr_factor=0.01),
-        mixture("free experts", lpc_alpha=0),
     ],
 }
 

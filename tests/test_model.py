@@ -7,10 +7,16 @@ import torch
 from gru import join_grus, unroll_grus, unroll_in_tensor_operations
 from gru_policy import GRUPolicy
 from mixture_of_experts import MixtureOfExpertsPolicy, compute_lpc, drop_experts, per_layer, reset_state
+from policy_input import LANG_FUSIONS, OBS_ENCODINGS
 from policy_kernels import sigmoid, tanh
 
 LAYERS = [[0, 16, 32], [8, 0], [0, 4, 4, 12]]
 STEPS, BATCH, LANG_DIM = 9, 5, 6
+FORMS = [
+    {"obs_encoding": obs_encoding, "lang_fusion": lang_fusion}
+    for obs_encoding in OBS_ENCODINGS
+    for lang_fusion in LANG_FUSIONS
+]
 
 
 @pytest.fixture
@@ -34,6 +40,12 @@ def mixture(**settings):
     )
 
 
+def unroll(policy, observation, language, keep, activations=None):
+    joined = policy.join()
+    told = policy.tell(language.flatten(0, 1), joined)
+    return policy.unroll(observation, told, policy.initial_state(BATCH), keep, joined, activations)
+
+
 def by_hand(policy, observation, language, keep):
     """The mixture of section 2 of the design, with one torch.nn.GRU call per router and expert and timestep."""
     hidden_states = {}
@@ -45,7 +57,8 @@ def by_hand(policy, observation, language, keep):
 
     logits, routing = [], []
     for t in range(STEPS):
-        x = policy.input_projection(observation[t], language[t])
+        features = torch.cat([observation[t].float(), language[t]], dim=-1)
+        x = features @ policy.input_projection.weight.t() + policy.input_projection.bias
         step_routing = []
         for layer in policy.moe_layers:
             weights = torch.softmax(layer.router.fc(run(layer.router.gru, x, keep[t])), dim=-1)
@@ -63,7 +76,7 @@ def by_hand(policy, observation, language, keep):
 def test_unroll_equals_the_definition_and_so_do_its_gradients(sequence):
     observation, language, keep = sequence
     policy = mixture()
-    output = policy.unroll(observation, language, policy.initial_state(BATCH), keep)
+    output = unroll(policy, observation, language, keep)
     logits, routing = by_hand(policy, observation, language, keep)
     torch.testing.assert_close(output.logits, logits)
     for computed, expected in zip(output.routing, routing, strict=True):
@@ -79,33 +92,39 @@ def test_unroll_equals_the_definition_and_so_do_its_gradients(sequence):
         torch.testing.assert_close(fused[name], plain[name], rtol=1e-3, atol=1e-4, msg=name)
 
 
-def test_an_unroll_that_starts_from_a_rollouts_activations_has_the_same_gradients(sequence):
+@pytest.mark.parametrize("form", FORMS)
+def test_an_unroll_that_starts_from_a_rollouts_activations_has_the_same_gradients(sequence, form):
     observation, language, keep = sequence
 
     def gradients(policy, activations):
         policy.zero_grad()
-        output = policy.unroll(observation, language, policy.initial_state(BATCH), keep, activations=activations)
+        output = unroll(policy, observation, language, keep, activations)
         output.logits.square().sum().backward()
         return output, {name: parameter.grad.clone() for name, parameter in policy.named_parameters()}
 
-    for policy in (mixture(), GRUPolicy(8, 12, LANG_DIM)):
+    for policy in (mixture(**form), GRUPolicy(8, 12, LANG_DIM, **form)):
         kept = policy.empty_activations(STEPS, BATCH)
-        state = policy.initial_state(BATCH)
+        state, logits = policy.initial_state(BATCH), []
         with torch.no_grad():
             joined = policy.join().as_arrays()
             for t in range(STEPS):
-                state = policy.step(observation[t], language[t], state, keep[t], joined, kept, t).state
+                told = policy.tell(language[t], joined)
+                stepped = policy.step(observation[t], told, state, keep[t], joined, kept, t)
+                state = stepped.state
+                logits.append(stepped.logits)
         output, from_kept = gradients(policy, kept)
         expected_output, expected = gradients(policy, None)
         torch.testing.assert_close(output.logits, expected_output.logits)
+        torch.testing.assert_close(torch.stack(logits), expected_output.logits)
         for name in expected:
             torch.testing.assert_close(from_kept[name], expected[name], rtol=1e-3, atol=1e-5, msg=name)
 
 
-def test_single_steps_equal_the_unroll(sequence):
+@pytest.mark.parametrize("form", FORMS)
+def test_single_steps_equal_the_unroll(sequence, form):
     observation, language, keep = sequence
-    policy = mixture()
-    output = policy.unroll(observation, language, policy.initial_state(BATCH), keep)
+    policy = mixture(**form)
+    output = unroll(policy, observation, language, keep)
     state = policy.initial_state(BATCH)
     for t in range(STEPS):
         logits, state, routing = policy(observation[t], language[t], reset_state(state, keep[t] == 0))
@@ -115,15 +134,11 @@ def test_single_steps_equal_the_unroll(sequence):
         torch.testing.assert_close(computed, expected)
 
 
-@pytest.mark.parametrize("obs_encoding", ["raw", "onehot"])
-@pytest.mark.parametrize("lang_fusion", ["concat", "film", "attention"])
-def test_every_input_form_learns_from_every_parameter(sequence, obs_encoding, lang_fusion):
+@pytest.mark.parametrize("form", FORMS)
+def test_every_input_form_learns_from_every_parameter(sequence, form):
     observation, language, keep = sequence
-    for policy in (
-        mixture(obs_encoding=obs_encoding, lang_fusion=lang_fusion),
-        GRUPolicy(8, 12, LANG_DIM, obs_encoding=obs_encoding, lang_fusion=lang_fusion),
-    ):
-        output = policy.unroll(observation, language, policy.initial_state(BATCH), keep)
+    for policy in (mixture(**form), GRUPolicy(8, 12, LANG_DIM, **form)):
+        output = unroll(policy, observation, language, keep)
         assert output.logits.shape == (STEPS, BATCH, 7)
         output.logits.square().sum().backward()
         for name, parameter in policy.named_parameters():
@@ -133,7 +148,7 @@ def test_every_input_form_learns_from_every_parameter(sequence, obs_encoding, la
 def test_gru_policy_equals_torchs_gru(sequence):
     observation, language, keep = sequence
     policy = GRUPolicy(8, 12, LANG_DIM)
-    output = policy.unroll(observation, language, policy.initial_state(BATCH), keep)
+    output = unroll(policy, observation, language, keep)
     state = policy.initial_state(BATCH)
     for t in range(STEPS):
         logits, state, _ = policy(observation[t], language[t], reset_state(state, keep[t] == 0))
@@ -175,7 +190,7 @@ def test_what_other_devices_compute_is_the_same(sequence, monkeypatch):
 
     def results(policy):
         policy.zero_grad()
-        output = policy.unroll(observation, language, policy.initial_state(BATCH), keep)
+        output = unroll(policy, observation, language, keep)
         (output.logits.square().sum() + sum(layer.square().sum() for layer in output.routing)).backward()
         return output.logits, *(parameter.grad for parameter in policy.parameters())
 
@@ -215,7 +230,7 @@ def test_attention_scores_depend_on_what_a_cell_holds_not_where_it_is():
     observation = torch.zeros(1, 152, dtype=torch.uint8)
     observation[0, 0:3] = observation[0, 60:63] = torch.tensor([6, 0, 0])  # two red balls: cells 0 and 20
     attention = policy.input_projection.attention
-    scores = attention(observation, torch.randn(1, LANG_DIM), attention.keys()).reshape(-1, 49)
+    scores = attention(observation, attention.queries(torch.randn(1, LANG_DIM)), attention.keys()).reshape(-1, 49)
     assert torch.equal(scores[:, 0], scores[:, 20])
     assert not torch.equal(scores[:, 0], scores[:, 1])
 
