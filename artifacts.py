@@ -375,6 +375,12 @@ def read_results(path: os.PathLike | str = RESULTS_PATH) -> "pd.DataFrame":
     return frame.astype(dict.fromkeys(integers, "Int64"))
 
 
+def lesion_results_path(results_path: os.PathLike | str) -> Path:
+    """Return where the results of lesioned policies go: apart from the normal ones, one row per lesion."""
+    path = Path(results_path)
+    return path.with_name(f"{path.stem}_lesions{path.suffix}")
+
+
 def upsert_result(path: os.PathLike | str, row: dict) -> None:
     """Write one row into a results CSV; it replaces the row of the same checkpoint (and lesion, where there is one).
 

@@ -30,6 +30,7 @@ from artifacts import (
     ArtifactError,
     CheckpointRef,
     find_checkpoints,
+    lesion_results_path,
     load_checkpoint,
     read_result_rows,
     result_key,
@@ -384,12 +385,6 @@ def select_checkpoints(arguments) -> list[CheckpointRef]:
     raise UserError(f"none of the {len(everything)} checkpoints under {' and '.join(map(str, roots))} fits.{near}")
 
 
-def results_path_of(results_path: str, lesion: Lesion) -> Path:
-    """Return the CSV to write to: lesions have their own, so that normal results stay one row per checkpoint."""
-    path = Path(results_path)
-    return path.with_name(f"{path.stem}_lesions{path.suffix}") if lesion else path
-
-
 def main() -> int:
     parser = Parser(description=__doc__)
     parser.add_argument("--task", help="only this task_id, or a pattern such as 'BabyAI-GoTo*'")
@@ -410,7 +405,9 @@ def main() -> int:
 
     lesion = Lesion.parse(arguments.disable_experts, arguments.min_router_weight)
     refs = select_checkpoints(arguments)
-    results_path = results_path_of(arguments.results_path, lesion)
+    results_path = Path(arguments.results_path)
+    if lesion:
+        results_path = lesion_results_path(results_path)
     rows = {result_key(row): row for row in read_result_rows(results_path)}
     cache_paths = choose_cache_paths(refs, Path(arguments.cache_dir), lesion)
     if arguments.skip_routing:

@@ -13,6 +13,7 @@ __generated_with = "0.25.2"
 app = marimo.App(width="full", app_title="Many checkpoints")
 
 with app.setup(hide_code=True):
+    import argparse
     import fnmatch
     import json
     import sys
@@ -30,6 +31,7 @@ with app.setup(hide_code=True):
         ArtifactError,
         atomic_write,
         cross_task_plot_path,
+        lesion_results_path,
         read_metrics,
         read_results,
         read_routing_cache,
@@ -40,9 +42,12 @@ with app.setup(hide_code=True):
     from plotting.cross_task import (
         plot_expert_use,
         plot_learning_curves,
+        plot_lesions,
+        plot_lpc_against_difficulty,
         plot_lpc_alpha,
         plot_success_against_lpc,
         short_task,
+        steps_to_reach,
     )
     from plotting_utils import plot_side_by_side
 
@@ -50,6 +55,7 @@ with app.setup(hide_code=True):
         "There are no results in {path} yet. Train something (make demo, or python train_mop.py --task_id"
         " BabyAI-GoToObj-v0), run python batch_eval.py, then open this notebook again."
     )
+    DIFFICULTY_ACCURACY = 0.9  # how often the baseline must do what the bot does before a task counts as learned
     MOST_CACHES = 8  # read for one figure: a maze's cache takes seconds
     SHOWN = [
         "name",
@@ -113,8 +119,8 @@ def load_results(path: str, task: str | None) -> pd.DataFrame:
 
 
 @app.function(hide_code=True)
-def learning_curves(results: pd.DataFrame) -> tuple[dict[str, list[pd.DataFrame]], list[str]]:
-    """Return by task and trial the learning curves of its seeds, and what is wrong with those that cannot be read."""
+def learning_curves(results: pd.DataFrame, by_task: bool = False) -> tuple[dict[str, list[pd.DataFrame]], list[str]]:
+    """Return by task and trial (or by task id) the learning curves of its seeds, and what is wrong with others."""
     curves, problems = {}, []
     for row in results.drop_duplicates("folder").itertuples():
         path = Path(row.folder, METRICS_FILE)
@@ -124,8 +130,28 @@ def learning_curves(results: pd.DataFrame) -> tuple[dict[str, list[pd.DataFrame]
             except ArtifactError as error:
                 problems.append(str(error))
             else:
-                curves.setdefault(f"{short_task(row.task_id)} trial {row.trial}", []).append(metrics)
+                name = row.task_id if by_task else f"{short_task(row.task_id)} trial {row.trial}"
+                curves.setdefault(name, []).append(metrics)
     return curves, problems
+
+
+@app.function(hide_code=True)
+def difficulty_figure(results: pd.DataFrame) -> tuple[Figure, list[str]]:
+    """Return the figure of LPC against difficulty, and which curves of baselines cannot be read."""
+    curves, problems = learning_curves(results[results["mean_lpc"].isna()], by_task=True)
+    steps = {
+        task: sum(steps_to_reach(metrics, DIFFICULTY_ACCURACY) for metrics in seeds) / len(seeds)
+        for task, seeds in curves.items()
+    }
+    return plot_lpc_against_difficulty(results, steps, DIFFICULTY_ACCURACY), problems
+
+
+@app.function(hide_code=True)
+def lesions_figure(results: pd.DataFrame, results_path: str) -> Figure:
+    path = lesion_results_path(results_path)
+    if not path.exists():
+        raise ValueError(f"there is no {path} (python batch_eval.py --disable_experts writes it)")
+    return plot_lesions(results, read_results(path))
 
 
 @app.function(hide_code=True)
@@ -173,7 +199,9 @@ def side_by_side_figure(results: pd.DataFrame, names: list[str]) -> Figure:
 
 
 @app.function(hide_code=True)
-def view_figures(results: pd.DataFrame) -> dict[str, tuple[str, Callable[[], tuple[Figure, list[str]]]]]:
+def view_figures(
+    results: pd.DataFrame, results_path: str
+) -> dict[str, tuple[str, Callable[[], tuple[Figure, list[str]]]]]:
     """Return by tab the file name of its figure, and how the figure and the list of what is missing in it are made."""
 
     def curves():
@@ -190,6 +218,8 @@ def view_figures(results: pd.DataFrame) -> dict[str, tuple[str, Callable[[], tup
     return {
         "Success and cost": ("success_against_lpc", lambda: (plot_success_against_lpc(final), [])),
         "Price of experts": ("lpc_alpha", lambda: (plot_lpc_alpha(final), [])),
+        "Difficulty": ("lpc_against_difficulty", lambda: difficulty_figure(final)),
+        "Experts off": ("lesions", lambda: (lesions_figure(final, results_path), [])),
         "Learning curves": ("learning_curves", curves),
         "Use of experts": ("expert_use", expert_use),
     }
@@ -215,9 +245,9 @@ def save_figure(figure: Figure, name: str, plots_dir: str) -> Path:
 
 
 @app.function(hide_code=True)
-def save_all_figures(results: pd.DataFrame, compared: list[str], plots_dir: str) -> list[Path]:
+def save_all_figures(results: pd.DataFrame, compared: list[str], options: argparse.Namespace) -> list[Path]:
     """Save every view, and the heatmaps of the compared checkpoints; return their paths."""
-    figures = dict(view_figures(results).values())
+    figures = dict(view_figures(results, options.results_path).values())
     if len(compared) == 2:
         figures["side_by_side"] = lambda: (side_by_side_figure(results, compared), [])
     saved = []
@@ -227,7 +257,7 @@ def save_all_figures(results: pd.DataFrame, compared: list[str], plots_dir: str)
         except (ValueError, UserError) as error:
             problems = [f"no {name}: {error}"]
         else:
-            saved.append(save_figure(figure, name, plots_dir))
+            saved.append(save_figure(figure, name, options.plots_dir))
         for problem in problems if is_script() else ():
             warn(problem)
     return saved
@@ -280,7 +310,7 @@ def results_table(all_results, seed_filter, task_filter, trial_filter):
 
 
 @app.cell(hide_code=True)
-def views(results):
+def views(options, results):
     _is_export = mo.app_meta().request is None  # nobody will click: tabs cannot wait until they are opened
     view_tabs = mo.ui.tabs(
         {
@@ -327,7 +357,7 @@ def save(first_dropdown, options, results, save_button, second_dropdown):
     _saved = []
     if save_button.value or is_script():
         try:
-            _saved = save_all_figures(results, _compared, options.plots_dir)
+            _saved = save_all_figures(results, _compared, options)
         except UserError as error:
             stop_with(error)
     if is_script():

@@ -12,9 +12,13 @@ from plotting.cross_task import (
     CURVES,
     plot_expert_use,
     plot_learning_curves,
+    plot_lesions,
+    plot_lpc_against_difficulty,
     plot_lpc_alpha,
     plot_success_against_lpc,
+    seed_agreement,
     short_task,
+    steps_to_reach,
     summarise_runs,
     wilson_interval,
 )

@@ -1,14 +1,17 @@
 """The study of docs/study.md: trains many runs side by side, evaluates them, and prints the table.
 
     python study.py levels --budget 2e6 --seeds 2      # 21 levels: mixture without and with a price, and the baseline
-    python study.py settings --budget 1e6 --seeds 3    # three levels: one setting of config.yaml changed at a time
+    python study.py settings --budget 5e5 --seeds 3    # three levels: one setting of config.yaml changed at a time
+    python study.py price --budget 1e6 --seeds 2       # three levels: what a price on experts or dropping some changes
     python study.py levels --tasks BabyAI-GoTo-v0 BabyAI-Open-v0 --budget 5e6 --seeds 1
 
-It is a loop over train_mop.py and train.py, then batch_eval.py; all it makes lies under --folder. Interrupted, the same
-command goes on where it stopped: finished runs are passed over, unfinished ones resumed.
+It is a loop over train_mop.py and train.py, then batch_eval.py and cross_task_viz.py; all it makes lies under --folder.
+Interrupted, the same command goes on where it stopped: finished runs are passed over, unfinished ones resumed.
 """
 
 import argparse
+import itertools
+import math
 import os
 import signal
 import subprocess
@@ -24,7 +27,7 @@ from tqdm import tqdm
 import artifacts
 from cli import UserError, run_script
 from config import load_keys
-from plotting.cross_task import wilson_interval
+from plotting.cross_task import seed_agreement, short_task, wilson_interval
 
 HERE = Path(__file__).parent
 EPISODES = 512
@@ -33,7 +36,8 @@ LEVELS = [
     "Pickup", "UnblockPickup", "Open", "Unlock", "PutNextS7N4", "Synth", "SynthLoc", "GoToSeq", "SynthSeq",
     "GoToImpUnlock", "BossLevel", "UnlockPickup", "OpenTwoDoors",
 ]  # fmt: skip
-SETTINGS_LEVELS = ["GoToLocal", "PickupLoc", "UnlockPickup"]  # which object; where it lies; several steps with a key
+THREE_LEVELS = ["GoToLocal", "PickupLoc", "UnlockPickup"]  # which object; where it lies; several steps with a key
+LARGEST = "0:2,1:2,2:2"  # layer:expert of config.yaml's largest experts
 
 
 class Variant(NamedTuple):
@@ -48,29 +52,61 @@ def mixture(name: str, **flags) -> Variant:
     return Variant(name, "train_mop.py", {key: str(value) for key, value in flags.items()})
 
 
-# The place of a variant in its list is the number of its trial: append, never insert.
+class Study(NamedTuple):
+    """What is trained: every variant on every level. A variant's place is its trial number: append, never insert.
+
+    Attributes:
+        pathways: whether routing is recorded, and success without the largest experts measured.
+    """
+
+    levels: list[str]
+    variants: list[Variant]
+    pathways: bool
+
+
 STUDIES = {
-    "levels": [
-        mixture("mixture, free", lpc_alpha=0),
-        mixture("mixture, priced", lpc_alpha=1e-5),
-        Variant("GRU", "train.py", {}),
-    ],
-    "settings": [
-        mixture("defaults"),
-        mixture("concat", lang_fusion="concat"),
-        mixture("film", lang_fusion="film"),
-        mixture("raw", obs_encoding="raw"),
-        mixture("lang_proj fixed", train_lang_proj="false"),
-        mixture("8 envs", num_envs=8),
-        mixture("64 envs", num_envs=64),
-        mixture("unroll 10", unroll_len=10),
-        mixture("unroll 40", unroll_len=40),
-        mixture("lr 3e-4", lr=3e-4),
-        mixture("lr 3e-3", lr=3e-3),
-        mixture("constant lr", lr_schedule="constant"),
-        mixture("no clipping", max_grad_norm="null"),
-        mixture("routers at lr", router_lr_factor=1),
-    ],
+    "levels": Study(
+        LEVELS,
+        [
+            mixture("mixture, free", lpc_alpha=0),
+            mixture("mixture, priced", lpc_alpha=1e-5),
+            Variant("GRU", "train.py", {}),
+        ],
+        pathways=True,
+    ),
+    "settings": Study(
+        THREE_LEVELS,
+        [
+            mixture("defaults"),
+            mixture("concat", lang_fusion="concat"),
+            mixture("film", lang_fusion="film"),
+            mixture("raw", obs_encoding="raw"),
+            mixture("lang_proj fixed", train_lang_proj="false"),
+            mixture("8 envs", num_envs=8),
+            mixture("64 envs", num_envs=64),
+            mixture("unroll 10", unroll_len=10),
+            mixture("unroll 40", unroll_len=40),
+            mixture("lr 3e-4", lr=3e-4),
+            mixture("lr 3e-3", lr=3e-3),
+            mixture("constant lr", lr_schedule="constant"),
+            mixture("no clipping", max_grad_norm="null"),
+            mixture("routers at lr", router_lr_factor=1),
+        ],
+        pathways=False,
+    ),
+    "price": Study(
+        THREE_LEVELS,
+        [
+            mixture("free", lpc_alpha=0),
+            mixture("1e-6", lpc_alpha=1e-6),
+            mixture("1e-5", lpc_alpha=1e-5),
+            mixture("1e-4", lpc_alpha=1e-4),
+            mixture("1e-6, normalised", lpc_alpha=1e-6, normalize_lpc="true"),
+            mixture("1e-5, normalised", lpc_alpha=1e-5, normalize_lpc="true"),
+            mixture("1e-5, experts dropped", lpc_alpha=1e-5, expert_dropout=0.5),
+        ],
+        pathways=True,
+    ),
 }
 
 
@@ -133,36 +169,75 @@ def train_all(runs: list[Run], checkpoint_dir: Path, budget: float, jobs: int) -
     return failures
 
 
-def table(results_path: Path, checkpoint_dir: Path, variants: list[Variant]) -> str:
-    """Return the results as a Markdown table, one row per level and variant.
+def evaluate_all(study: Study, folder: Path, jobs: int) -> bool:
+    """Evaluate what is trained and not yet evaluated, save figures, and return whether all went well."""
+    results = ["--results_path", folder / "evaluation_results.csv"]
+    batch_eval = [sys.executable, HERE / "batch_eval.py", "--checkpoint_dir", folder / "checkpoints", *results]
+    batch_eval += ["--final_only", "--num_episodes", str(EPISODES), "--workers", str(jobs)]
+    whole = ["--cache_dir", folder / "evaluation_cache"] if study.pathways else ["--skip_routing"]
+    commands = [[*batch_eval, *whole]]
+    if study.pathways:
+        mixtures = [trial for trial, variant in enumerate(study.variants) if variant.script == "train_mop.py"]
+        lesion = ["--disable_experts", LARGEST, "--skip_routing"]
+        commands += [[*batch_eval, *lesion, "--trial", str(trial)] for trial in mixtures]
+    commands += [[sys.executable, HERE / "cross_task_viz.py", *results, "--plots_dir", folder / "plots"]]
+    statuses = [subprocess.run(command, stdout=subprocess.DEVNULL).returncode for command in commands]
+    return not any(statuses)
 
-    Success is the mean over seeds with the 95 % Wilson interval of EPISODES levels, and the range over seeds.
+
+def table(study: Study, folder: Path) -> str:
+    """Return the results as a Markdown table, one row per level and variant, all numbers means over seeds.
+
+    Success: with the 95 % Wilson interval of EPISODES levels and, after it, the range over seeds. Minutes: of training.
     """
+    results_path = folder / "evaluation_results.csv"
     results = artifacts.read_results(results_path).sort_values(["task_id", "trial", "seed"])
-    lines = [
-        "| level | policy | seeds | success, % (95 % interval; range) | path ratio | LPC | env-steps | minutes |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for (task_id, trial), group in results.groupby(["task_id", "trial"], sort=False):
-        mean = group["success_rate"].mean()
-        low, high = wilson_interval(mean, EPISODES)
-        success = f"{100 * mean:.1f} ({100 * low:.1f}-{100 * high:.1f}"
-        success += f"; {100 * group['success_rate'].min():.1f}-{100 * group['success_rate'].max():.1f})"
-        steps, minutes = [], []
-        for seed in group["seed"]:
-            metrics = artifacts.read_metrics(
-                artifacts.run_dir(checkpoint_dir, task_id, int(trial), int(seed)) / artifacts.METRICS_FILE
-            )
-            steps.append(metrics["env_steps"].iloc[-1])
-            minutes.append(
-                (metrics["env_steps"].diff().fillna(metrics["env_steps"]) / metrics["steps_per_second"]).sum() / 60
-            )
-        lines.append(
-            f"| {task_id.removeprefix('BabyAI-').removesuffix('-v0')} | {variants[int(trial)].name} | {len(group)}"
-            f" | {success} | {group['path_ratio'].mean():.2f} | {group['mean_lpc'].mean():.0f}"
-            f" | {sum(steps) / len(steps) / 1e6:.1f} M | {sum(minutes) / len(minutes):.1f} |"
-        )
-    return "\n".join(lines)
+    lesions_path = artifacts.lesion_results_path(results_path)
+    lesions = artifacts.read_results(lesions_path).set_index("checkpoint_path") if lesions_path.exists() else None
+    order = {f"BabyAI-{level}-v0": place for place, level in enumerate(LEVELS)}
+    rows = []
+    for (task_id, trial), runs in results.groupby(["task_id", "trial"]):
+        success, lpc = runs["success_rate"], runs["mean_lpc"].mean()
+        low, high = wilson_interval(success.mean(), EPISODES)
+        steps, minutes = zip(*map(training_cost, runs["checkpoint_path"]), strict=True)
+        row = {
+            "level": short_task(task_id),
+            "policy": study.variants[int(trial)].name,
+            "seeds": str(len(runs)),
+            "success, %": f"{percent(success.mean())} ({percent(low)}-{percent(high)};"
+            f" {percent(success.min())}-{percent(success.max())})",
+            "path ratio": f"{runs['path_ratio'].mean():.2f}",
+            "LPC": "" if math.isnan(lpc) else f"{lpc:.0f}",
+            "env-steps": f"{sum(steps) / len(steps) / 1e6:.1f} M",
+            "minutes": f"{sum(minutes) / len(minutes):.1f}",
+        }
+        if study.pathways:
+            known = [] if lesions is None else lesions.index.intersection(runs["checkpoint_path"])
+            caches = [path for path in runs["routing_cache"].dropna() if Path(path).exists()]
+            row["without the largest, %"] = percent(lesions.loc[known, "success_rate"].mean()) if len(known) else ""
+            row["seeds agree"] = f"{agreement(caches):.2f}" if len(caches) > 1 else ""
+        rows.append((order.get(task_id, len(order)), task_id, trial, row))
+    rows = [row for *_, row in sorted(rows, key=lambda item: item[:3])]
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *(row.values() for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def training_cost(checkpoint_path: str) -> tuple[float, float]:
+    """Return the env-steps and the minutes that training took, by the metrics.csv beside a checkpoint."""
+    metrics = artifacts.read_metrics(Path(checkpoint_path).parent / artifacts.METRICS_FILE)
+    steps = metrics["env_steps"]
+    return steps.iloc[-1], (steps.diff().fillna(steps) / metrics["steps_per_second"]).sum() / 60
+
+
+def agreement(caches: list[str]) -> float:
+    """Return how far seeds find the same levels expensive: the mean of `seed_agreement` over their pairs."""
+    data = [artifacts.read_routing_cache(path)["routing_data"] for path in caches]
+    pairs = [seed_agreement(first, second) for first, second in itertools.combinations(data, 2)]
+    return sum(pairs) / len(pairs)
 
 
 def main() -> int:
@@ -179,38 +254,27 @@ def main() -> int:
     if min(arguments.budget, arguments.seeds, arguments.jobs) < 1:
         raise UserError("--budget, --seeds and --jobs must be at least 1")
 
-    levels = SETTINGS_LEVELS if arguments.study == "settings" else LEVELS
-    tasks = arguments.tasks or [f"BabyAI-{level}-v0" for level in levels]
-    variants = STUDIES[arguments.study]
+    study = STUDIES[arguments.study]
+    tasks = arguments.tasks or [f"BabyAI-{level}-v0" for level in study.levels]
     folder = arguments.folder or Path("study") / arguments.study
-    checkpoint_dir, results_path = folder / "checkpoints", folder / "evaluation_results.csv"
     runs = [
         Run(task_id, trial, seed, variant)
         for seed in range(arguments.seeds)  # a first answer for all before a second for any
         for task_id in tasks
-        for trial, variant in enumerate(variants)
+        for trial, variant in enumerate(study.variants)
     ]
     began = time.monotonic()
     print(
         f"{len(runs)} runs of {arguments.budget:,.0f} env-steps, {arguments.jobs} side by side, into {folder}",
         flush=True,
     )
-    failures = train_all(runs, checkpoint_dir, arguments.budget, arguments.jobs)
+    failures = train_all(runs, folder / "checkpoints", arguments.budget, arguments.jobs)
     print(f"trained in {(time.monotonic() - began) / 60:.1f} minutes", flush=True)
-    command = [
-        sys.executable,
-        HERE / "batch_eval.py",
-        "--final_only",
-        "--skip_routing",
-        "--num_episodes",
-        str(EPISODES),
-    ]
-    command += ["--checkpoint_dir", checkpoint_dir, "--results_path", results_path, "--workers", str(arguments.jobs)]
-    status = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
-    print(table(results_path, checkpoint_dir, variants))
+    evaluated = evaluate_all(study, folder, arguments.jobs)
+    print(table(study, folder))
     for failure in failures:
         print(f"failed: {failure}", file=sys.stderr)
-    return 1 if failures or status else 0
+    return 0 if evaluated and not failures else 1
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from plotting.data import Entries
-from plotting.style import EXPERT_COLORS, Sizes, common_names, new_figure, plain, require_steps
+from plotting.style import EXPERT_COLORS, UNVISITED_COLOR, Sizes, common_names, new_figure, plain, require_steps
+from routing_data import RoutingData
 
 CURVES = {
     "success_rate": "success rate",
@@ -101,6 +102,15 @@ def _legend_at_the_right(figure: Figure, axes: Axes, title: str = "") -> None:
         )
 
 
+def _panels(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """Return a figure of `count` panels that share their y axis, three in a row."""
+    columns = min(3, count)
+    figure, axes = new_figure(-(-count // columns), columns, width, height, sharey=True)
+    for panel in axes.flat[count:]:
+        panel.set_axis_off()
+    return figure, list(axes.flat[:count])
+
+
 def plot_success_against_lpc(results: pd.DataFrame) -> Figure:
     """Return success rate against mean LPC, a point per run; baselines, which have no LPC, in a strip of their own.
 
@@ -175,6 +185,127 @@ def plot_lpc_alpha(results: pd.DataFrame) -> Figure:
     axes[0, 0].set_ylim(-0.03, 1.05)
     axes[0, 1].set_ylim(bottom=0)
     _legend_at_the_right(figure, axes[0, 0], "task")
+    return figure
+
+
+def seed_agreement(first: Entries, second: Entries) -> float:
+    """Return whether two policies find the same levels expensive: Spearman's rank correlation, over the levels that
+    both solved, of the mean LPC per step. NaN for fewer than three such levels.
+
+    Args:
+        first, second: routing data of the same levels.
+    """
+    columns = []
+    for data in map(RoutingData.from_entries, (first, second)):
+        steps = np.bincount(data.episode, minlength=len(data.episodes))
+        lpc = np.bincount(data.episode, data.lpc, len(data.episodes)) / np.maximum(steps, 1)
+        solved = np.array([bool(episode["success"]) for episode in data.episodes]) & (steps > 0)
+        columns.append(pd.Series(np.where(solved, lpc, np.nan), [episode["seed"] for episode in data.episodes]))
+    both = pd.concat(columns, axis=1).dropna()
+    return float(both[0].rank().corr(both[1].rank())) if len(both) > 2 else np.nan
+
+
+def steps_to_reach(metrics: pd.DataFrame, accuracy: float) -> float:
+    """Return the env-steps after which a run's accuracy against the bot first was `accuracy`; inf if it never was."""
+    reached = metrics.loc[metrics["accuracy"] >= accuracy, "env_steps"]
+    return float(reached.iloc[0]) if len(reached) else np.inf
+
+
+def plot_lpc_against_difficulty(results: pd.DataFrame, steps_needed: Mapping[str, float], accuracy: float) -> Figure:
+    """Return mean LPC against how hard a task is, a panel per trial number (a way to train), a point per task.
+
+    A task is as hard as the baseline finds it: the env-steps it takes to an accuracy against the bot. Tasks on which
+    it never got there stand at the right, as hard as each other. Titles give Spearman's rank correlation.
+
+    Args:
+        steps_needed: by task id, from `steps_to_reach` of the baseline (the mean over its seeds).
+        accuracy: what was to be reached.
+
+    Raises:
+        ValueError: no task has both a mixture and a baseline.
+    """
+    runs = summarise_runs(results[results["mean_lpc"].notna() & results["task_id"].isin(list(steps_needed))])
+    if runs.empty:
+        raise ValueError("no task has a mixture and a baseline with metrics.csv: difficulty is what the baseline needs")
+    trials = sorted(runs["trial"].unique())
+    figure, panels = _panels(len(trials), 5.2, 4.2)
+    figure.suptitle(
+        f"What is used, against how long the baseline takes to {accuracy:.0%} accuracy\n"
+        "(bars: standard error over seeds; rank correlation over tasks)",
+        fontsize=10,
+    )
+    finite = [steps for task, steps in steps_needed.items() if task in set(runs["task_id"]) and np.isfinite(steps)]
+    limit = 2 * max(finite, default=1e6)  # where those stand that never got there
+    for panel, trial in zip(panels, trials, strict=True):
+        group = runs[runs["trial"] == trial]
+        needed = group["task_id"].map(steps_needed)
+        steps = needed.where(np.isfinite(needed), limit)
+        panel.errorbar(
+            steps,
+            group["mean_lpc"],
+            group["lpc_error"],
+            linestyle="none",
+            marker="o",
+            color=EXPERT_COLORS[0],
+            capsize=2,
+        )
+        for x, y, task in zip(steps, group["mean_lpc"], group["task_id"], strict=True):
+            panel.annotate(short_task(task), (x, y), (4, 3), textcoords="offset points", fontsize=6.5)
+        if len(group) > 2:
+            rho = steps.rank().corr(group["mean_lpc"].rank())
+            panel.set_title(f"trial {trial}: Spearman {rho:.2f}, {len(group)} tasks", fontsize=9)
+        else:
+            panel.set_title(f"trial {trial}", fontsize=9)
+        plain(panel).set(
+            xscale="log", xlabel="env-steps of the baseline", xlim=(0.7 * min(finite, default=5e5), 2.2 * limit)
+        )
+        if not np.isfinite(needed).all():
+            panel.axvspan(0.75 * limit, 2.2 * limit, color=UNVISITED_COLOR, alpha=0.5, linewidth=0)
+            panel.text(
+                1.3 * limit,
+                0.99,
+                "not reached",
+                ha="center",
+                va="top",
+                fontsize=8,
+                transform=panel.get_xaxis_transform(),
+            )
+    panels[0].set(
+        ylabel="mean LPC per step", ylim=(0, 1.12 * (runs["mean_lpc"] + runs["lpc_error"].fillna(0)).max() + 1)
+    )
+    return figure
+
+
+def plot_lesions(results: pd.DataFrame, lesioned: pd.DataFrame) -> Figure:
+    """Return what switching experts off costs: success of each task with and without them, a panel per trial number.
+
+    Args:
+        results: of the whole policies.
+        lesioned: the rows of `evaluation_results_lesions.csv`, with the column `lesion`.
+
+    Raises:
+        ValueError: no lesioned checkpoint is among the results.
+    """
+    pairs = lesioned.merge(results[["checkpoint_path", "success_rate"]], on="checkpoint_path", suffixes=("", "_whole"))
+    if pairs.empty:
+        raise ValueError("none of these checkpoints was evaluated with experts off (batch_eval.py --disable_experts)")
+    means = pairs.groupby(["task_id", "trial", "lesion"])[["success_rate", "success_rate_whole"]].mean().reset_index()
+    lost = (means["success_rate_whole"] - means["success_rate"]).groupby(means["task_id"]).mean()
+    tasks, trials = lost.sort_values().index.tolist(), sorted(means["trial"].unique())
+    figure, panels = _panels(len(trials), 4.2, 0.24 * len(tasks) + 1.3)
+    figure.suptitle("Success with all experts, and with some switched off (means over seeds)", fontsize=10)
+    for panel, trial in zip(panels, trials, strict=True):
+        group = means[means["trial"] == trial]
+        for color, (lesion, rows) in zip(EXPERT_COLORS[1:], group.groupby("lesion"), strict=False):
+            places = [tasks.index(task) for task in rows["task_id"]]
+            panel.hlines(places, rows["success_rate"], rows["success_rate_whole"], color=color, linewidth=1.5)
+            panel.plot(rows["success_rate"], places, "o", color=color, label=f"without {lesion}")
+        whole = group.drop_duplicates("task_id")
+        places = [tasks.index(task) for task in whole["task_id"]]
+        panel.plot(whole["success_rate_whole"], places, "|", color="black", markersize=10, label="all experts")
+        plain(panel).set(title=f"trial {trial}", xlabel="success rate", xlim=(-0.03, 1.03))
+    panels[0].set_yticks(range(len(tasks)), [short_task(task) for task in tasks], fontsize=8)
+    _legend_at_the_right(figure, panels[0], "experts off (layer:expert)")
     return figure
 
 

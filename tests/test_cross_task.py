@@ -5,15 +5,21 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import spearmanr
 
 from plotting.cross_task import (
     CURVES,
     plot_learning_curves,
+    plot_lesions,
+    plot_lpc_against_difficulty,
     plot_lpc_alpha,
     plot_success_against_lpc,
+    seed_agreement,
+    steps_to_reach,
     summarise_runs,
     wilson_interval,
 )
+from routing_data import RoutingData
 
 LOCAL, MAZE = "BabyAI-GoToLocal-v0", "BabyAI-GoToObjMaze-v0"
 
@@ -162,3 +168,61 @@ def test_thirty_tasks_differ_in_color_or_marker():
     panel = plot_success_against_lpc(results_of(*rows)).axes[0]
     looks = {(container.lines[0].get_color(), container.lines[0].get_marker()) for container in panel.containers}
     assert len(looks) == 30
+
+
+def test_steps_to_reach_an_accuracy():
+    metrics = pd.DataFrame({"env_steps": [10, 20, 30, 40], "accuracy": [0.5, 0.9, 0.89, 0.95]})
+    assert [steps_to_reach(metrics, accuracy) for accuracy in (0.5, 0.9, 0.91, 0.96)] == [10, 20, 40, np.inf]
+
+
+def test_lpc_against_difficulty_shows_each_task_at_what_the_baseline_needs():
+    tasks = [f"BabyAI-{letter}-v0" for letter in "ABCDE"]
+    lpc = [5.0, 30.0, 20.0, 80.0, 60.0]
+    needed = dict(zip(tasks, [1e4, 1e5, 2e5, np.inf, np.inf], strict=True))
+    rows = [(task, 0, seed, 0.9, value + seed, 0.0) for task, value in zip(tasks, lpc, strict=True) for seed in (0, 2)]
+    rows += [(tasks[0], 1, 0, 0.9, 7.0, 1e-5), (tasks[0], 2, 0, 0.9, np.nan, np.nan)]
+    rows += [("BabyAI-NoBaseline-v0", 0, 0, 0.9, 3.0, 0.0)]
+    figure = plot_lpc_against_difficulty(results_of(*rows), needed, 0.9)
+    first, second = figure.axes
+    points = points_of(first)
+    np.testing.assert_allclose(points[:3], [[1e4, 6], [1e5, 31], [2e5, 21]])
+    assert sorted(points[3:, 1]) == [61, 81] and points[3, 0] == points[4, 0] > 2e5
+    rho = spearmanr([1, 2, 3, 4.5, 4.5], lpc).statistic
+    assert first.get_title() == f"trial 0: Spearman {rho:.2f}, 5 tasks"
+    assert points_of(second).tolist() == [[1e4, 7]] and second.get_title() == "trial 1"
+    png(figure)
+    with pytest.raises(ValueError, match="no task has a mixture and a baseline"):
+        plot_lpc_against_difficulty(results_of(*rows), {"BabyAI-Other-v0": 1e4}, 0.9)
+
+
+def test_lesions_are_drawn_beside_the_whole_policies_means_over_seeds():
+    whole = results_of((LOCAL, 0, 0, 1.0, 9, 0), (LOCAL, 0, 1, 0.8, 9, 0), (MAZE, 0, 0, 0.5, 9, 0))
+    whole["checkpoint_path"] = ["a", "b", "c"]
+    lesioned = whole.assign(success_rate=[0.2, 0.6, 0.4], lesion="0-2")
+    stranger = lesioned.tail(1).assign(checkpoint_path="gone")
+    figure = plot_lesions(whole, pd.concat([lesioned, stranger]))
+    (panel,) = figure.axes
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["GoToObjMaze", "GoToLocal"]  # by what is lost
+    without, complete = panel.lines
+    assert dict(zip(without.get_ydata(), without.get_xdata(), strict=True)) == pytest.approx({0: 0.4, 1: 0.4})
+    assert dict(zip(complete.get_ydata(), complete.get_xdata(), strict=True)) == pytest.approx({0: 0.5, 1: 0.9})
+    png(figure)
+    with pytest.raises(ValueError, match="experts off"):
+        plot_lesions(whole, stranger)
+
+
+def test_seeds_agree_where_they_find_the_same_levels_expensive():
+    def routing(lpc_by_level, failed=()):
+        episodes = [{"seed": level, "success": level not in failed} for level in range(len(lpc_by_level))]
+        columns = [(level, t, lpc + t) for level, lpc in enumerate(lpc_by_level) for t in (-1, 1)]
+        episode, _, lpc = zip(*columns, strict=True)
+        count = len(columns)
+        position, zeros = np.zeros((count, 2)), np.zeros(count)
+        return RoutingData(episode, zeros, position, [np.ones((count, 1))], lpc, zeros, zeros, episodes)
+
+    first = [10, 40, 20, 30, 50]
+    assert seed_agreement(routing(first), routing([1, 4, 2, 3, 5])) == pytest.approx(1)
+    assert seed_agreement(routing(first), routing([5, 2, 4, 3, 1])) == pytest.approx(-1)
+    expected = spearmanr([10, 40, 20, 30], [7, 9, 3, 8]).statistic
+    assert seed_agreement(routing(first), routing([7, 9, 3, 8, 0], failed={4})) == pytest.approx(expected)
+    assert np.isnan(seed_agreement(routing(first, failed={0, 1, 2}), routing(first)))
