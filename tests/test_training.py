@@ -14,7 +14,7 @@ import artifacts
 from agent import load_agent
 from cli import UserError, run_script
 from config import load_keys
-from imitation import learning_rate, lpc_penalty, train, train_from_command_line
+from imitation import Learner, learning_rate, lpc_penalty, train, train_from_command_line
 
 ROOT = Path(__file__).parent.parent
 SMALL = {"num_envs": 4, "unroll_len": 8, "log_interval": 4, "checkpoint_interval": 6, "backend": "minigrid"}
@@ -109,6 +109,18 @@ def test_what_a_checkpoint_holds(tmp_path):
     agent = load_agent(checkpoint)
     for name, parameter in agent.policy.state_dict().items():
         assert torch.equal(parameter, checkpoint["policy_state_dict"][name])
+
+
+def test_routers_learn_at_their_own_rate(tmp_path):
+    """Adam's first step moves every weight that has a gradient by its group's learning rate."""
+    learner = Learner(config_for(tmp_path, num_updates=9, lr=0.01, router_lr_factor=0.25))
+    before = {name: parameter.detach().clone() for name, parameter in learner.agent.named_parameters()}
+    learner.start()
+    learner.learn(learner.collect())
+    learner.env.close()
+    for name, parameter in learner.agent.named_parameters():
+        furthest = (parameter - before[name]).abs().max().item()
+        assert furthest == pytest.approx(0.0025 if ".router." in name else 0.01, rel=1e-2), name
 
 
 def test_losses_are_what_the_design_says(tmp_path):
