@@ -32,6 +32,7 @@ FORMAT = 1  # of the files; a new number leaves older files alone and generates 
 GENERATORS = 2  # processes
 AHEAD = 6  # chunks generated before they are needed
 PATIENCE = 2.0  # seconds of waiting before the user is told why
+MOST_LOADED = 4096  # chunks in memory: 350 MB; a run that never repeats its levels meets ever new ones
 
 
 class Generator(NamedTuple):
@@ -88,6 +89,8 @@ class LevelBank:
         """Return a level (a LEVEL record) and its mission. The first of a chunk may have to wait for its generation."""
         number, place = divmod(level_seed, CHUNK)
         if number not in self._chunks:
+            if len(self._chunks) == MOST_LOADED:
+                del self._chunks[next(iter(self._chunks))]  # the one loaded longest ago
             self._chunks[number] = self._load(number)
         levels, missions = self._chunks[number]
         return levels[place], missions[place]

@@ -192,6 +192,16 @@ def test_the_bank_generates_keeps_and_repairs_levels(own_cache, capfd):
         bank.close()
 
 
+def test_levels_that_had_to_leave_memory_are_read_again(own_cache, monkeypatch):
+    monkeypatch.setattr(level_bank, "MOST_LOADED", 2)
+    bank = level_bank.LevelBank("BabyAI-GoToObj-v0")
+    seeds = [place * level_bank.CHUNK for place in range(4)]
+    first, again = ([bank.level(seed)[0].copy() for seed in seeds] for _ in range(2))
+    assert len(bank._chunks) == 2
+    assert all(one == other for one, other in zip(first, again, strict=True))
+    bank.close()
+
+
 def test_a_generator_that_dies_is_an_error_for_people(own_cache, monkeypatch):
     monkeypatch.setattr(level_bank.sys, "executable", "/bin/false")
     with pytest.raises(UserError, match="generating levels of BabyAI-GoToObj-v0 failed"):
