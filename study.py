@@ -202,7 +202,7 @@ def table(study: Study, folder: Path) -> str:
     order = {f"BabyAI-{level}-v0": place for place, level in enumerate(LEVELS)}
     rows = []
     for (task_id, trial), runs in results.groupby(["task_id", "trial"]):
-        success, lpc = runs["success_rate"], runs["mean_lpc"].mean()
+        success = runs["success_rate"]
         low, high = wilson_interval(success.mean(), EPISODES)
         steps, minutes = zip(*map(training_cost, runs["checkpoint_path"]), strict=True)
         row = {
@@ -211,16 +211,18 @@ def table(study: Study, folder: Path) -> str:
             "seeds": str(len(runs)),
             "success, %": f"{percent(success.mean())} ({percent(low)}-{percent(high)};"
             f" {percent(success.min())}-{percent(success.max())})",
-            "path ratio": f"{runs['path_ratio'].mean():.2f}",
-            "LPC": "" if math.isnan(lpc) else f"{lpc:.0f}",
-            "env-steps": f"{sum(steps) / len(steps) / 1e6:.1f} M",
+            "path ratio": shown(runs["path_ratio"].mean(), ".2f"),
+            "LPC": shown(runs["mean_lpc"].mean(), ".0f"),
+            "env-steps": f"{sum(steps) / len(steps) / 1e6:.2f} M",
             "minutes": f"{sum(minutes) / len(minutes):.1f}",
         }
         if study.pathways:
-            known = [] if lesions is None else lesions.index.intersection(runs["checkpoint_path"])
             caches = [path for path in runs["routing_cache"].dropna() if Path(path).exists()]
-            row["without the largest, %"] = percent(lesions.loc[known, "success_rate"].mean()) if len(known) else ""
-            row["seeds agree"] = f"{agreement(caches):.2f}" if len(caches) > 1 else ""
+            without = (
+                lesions["success_rate"].reindex(runs["checkpoint_path"]).mean() if lesions is not None else math.nan
+            )
+            row["without the largest, %"] = shown(100 * without, ".1f")
+            row["seeds agree"] = shown(agreement(caches), ".2f")
         rows.append((order.get(task_id, len(order)), task_id, trial, row))
     rows = [row for *_, row in sorted(rows, key=lambda item: item[:3])]
     lines = [list(rows[0]), ["---"] * len(rows[0]), *(row.values() for row in rows)]
@@ -231,6 +233,10 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
+def shown(number: float, form: str) -> str:
+    return "" if math.isnan(number) else format(number, form)
+
+
 def training_cost(checkpoint_path: str) -> tuple[float, float]:
     """Return the env-steps and the minutes that training took, by the metrics.csv beside a checkpoint."""
     metrics = artifacts.read_metrics(Path(checkpoint_path).parent / artifacts.METRICS_FILE)
@@ -239,10 +245,10 @@ def training_cost(checkpoint_path: str) -> tuple[float, float]:
 
 
 def agreement(caches: list[str]) -> float:
-    """Return how far seeds find the same levels expensive: the mean of `seed_agreement` over their pairs."""
+    """Return how far seeds find the same levels expensive: the mean of `seed_agreement` over their pairs, or NaN."""
     data = [artifacts.read_routing_cache(path)["routing_data"] for path in caches]
     pairs = [seed_agreement(first, second) for first, second in itertools.combinations(data, 2)]
-    return sum(pairs) / len(pairs)
+    return sum(pairs) / len(pairs) if pairs else math.nan
 
 
 def main() -> int:
