@@ -47,7 +47,6 @@ with app.setup(hide_code=True):
         plot_lpc_alpha,
         plot_success_against_lpc,
         short_task,
-        steps_to_reach,
     )
     from plotting_utils import plot_side_by_side
 
@@ -55,7 +54,6 @@ with app.setup(hide_code=True):
         "There are no results in {path} yet. Train something (make demo, or python train_mop.py --task_id"
         " BabyAI-GoToObj-v0), run python batch_eval.py, then open this notebook again."
     )
-    DIFFICULTY_ACCURACY = 0.9  # how often the baseline must do what the bot does before a task counts as learned
     MOST_CACHES = 8  # read for one figure: a maze's cache takes seconds
     SHOWN = [
         "name",
@@ -119,8 +117,8 @@ def load_results(path: str, task: str | None) -> pd.DataFrame:
 
 
 @app.function(hide_code=True)
-def learning_curves(results: pd.DataFrame, by_task: bool = False) -> tuple[dict[str, list[pd.DataFrame]], list[str]]:
-    """Return by task and trial (or by task id) the learning curves of its seeds, and what is wrong with others."""
+def learning_curves(results: pd.DataFrame) -> tuple[dict[str, list[pd.DataFrame]], list[str]]:
+    """Return by task and trial the learning curves of its seeds, and what is wrong with those that cannot be read."""
     curves, problems = {}, []
     for row in results.drop_duplicates("folder").itertuples():
         path = Path(row.folder, METRICS_FILE)
@@ -130,20 +128,8 @@ def learning_curves(results: pd.DataFrame, by_task: bool = False) -> tuple[dict[
             except ArtifactError as error:
                 problems.append(str(error))
             else:
-                name = row.task_id if by_task else f"{short_task(row.task_id)} trial {row.trial}"
-                curves.setdefault(name, []).append(metrics)
+                curves.setdefault(f"{short_task(row.task_id)} trial {row.trial}", []).append(metrics)
     return curves, problems
-
-
-@app.function(hide_code=True)
-def difficulty_figure(results: pd.DataFrame) -> tuple[Figure, list[str]]:
-    """Return the figure of LPC against difficulty, and which curves of baselines cannot be read."""
-    curves, problems = learning_curves(results[results["mean_lpc"].isna()], by_task=True)
-    steps = {
-        task: sum(steps_to_reach(metrics, DIFFICULTY_ACCURACY) for metrics in seeds) / len(seeds)
-        for task, seeds in curves.items()
-    }
-    return plot_lpc_against_difficulty(results, steps, DIFFICULTY_ACCURACY), problems
 
 
 @app.function(hide_code=True)
@@ -218,7 +204,7 @@ def view_figures(
     return {
         "Success and cost": ("success_against_lpc", lambda: (plot_success_against_lpc(final), [])),
         "Price of experts": ("lpc_alpha", lambda: (plot_lpc_alpha(final), [])),
-        "Difficulty": ("lpc_against_difficulty", lambda: difficulty_figure(final)),
+        "Difficulty": ("lpc_against_difficulty", lambda: (plot_lpc_against_difficulty(final), [])),
         "Experts off": ("lesions", lambda: (lesions_figure(final, results_path), [])),
         "Learning curves": ("learning_curves", curves),
         "Use of experts": ("expert_use", expert_use),

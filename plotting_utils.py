@@ -18,7 +18,6 @@ from plotting.cross_task import (
     plot_success_against_lpc,
     seed_agreement,
     short_task,
-    steps_to_reach,
     summarise_runs,
     wilson_interval,
 )

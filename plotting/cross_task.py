@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from plotting.data import Entries
-from plotting.style import EXPERT_COLORS, UNVISITED_COLOR, Sizes, common_names, new_figure, plain, require_steps
+from plotting.style import EXPERT_COLORS, Sizes, common_names, new_figure, plain, require_steps
 from routing_data import RoutingData
 
 CURVES = {
@@ -205,74 +205,39 @@ def seed_agreement(first: Entries, second: Entries) -> float:
     return float(both[0].rank().corr(both[1].rank())) if len(both) > 2 else np.nan
 
 
-def steps_to_reach(metrics: pd.DataFrame, accuracy: float) -> float:
-    """Return the env-steps after which a run's accuracy against the bot first was `accuracy`; inf if it never was."""
-    reached = metrics.loc[metrics["accuracy"] >= accuracy, "env_steps"]
-    return float(reached.iloc[0]) if len(reached) else np.inf
-
-
-def plot_lpc_against_difficulty(results: pd.DataFrame, steps_needed: Mapping[str, float], accuracy: float) -> Figure:
+def plot_lpc_against_difficulty(results: pd.DataFrame) -> Figure:
     """Return mean LPC against how hard a task is, a panel per trial number (a way to train), a point per task.
 
-    A task is as hard as the baseline finds it: the env-steps it takes to an accuracy against the bot. Tasks on which
-    it never got there stand at the right, as hard as each other. Titles give Spearman's rank correlation.
-
-    Args:
-        steps_needed: by task id, from `steps_to_reach` of the baseline (the mean over its seeds).
-        accuracy: what was to be reached.
+    A task is as hard as the baseline finds it: the share of the held-out levels that it fails (the mean over its trials
+    and seeds). Titles give Spearman's rank correlation over tasks.
 
     Raises:
         ValueError: no task has both a mixture and a baseline.
     """
-    runs = summarise_runs(results[results["mean_lpc"].notna() & results["task_id"].isin(list(steps_needed))])
+    is_baseline = results["mean_lpc"].isna()
+    failed = 1 - results[is_baseline].groupby("task_id")["success_rate"].mean()
+    runs = summarise_runs(results[~is_baseline & results["task_id"].isin(failed.index)])
     if runs.empty:
-        raise ValueError("no task has a mixture and a baseline with metrics.csv: difficulty is what the baseline needs")
+        raise ValueError("no task has both a mixture and a baseline: a task is as hard as the baseline finds it")
     trials = sorted(runs["trial"].unique())
     figure, panels = _panels(len(trials), 5.2, 4.2)
     figure.suptitle(
-        f"What is used, against how long the baseline takes to {accuracy:.0%} accuracy\n"
-        "(bars: standard error over seeds; rank correlation over tasks)",
+        "What is used, against how hard the task is\n(bars: standard error over seeds; rank correlation over tasks)",
         fontsize=10,
     )
-    finite = [steps for task, steps in steps_needed.items() if task in set(runs["task_id"]) and np.isfinite(steps)]
-    limit = 2 * max(finite, default=1e6)  # where those stand that never got there
     for panel, trial in zip(panels, trials, strict=True):
         group = runs[runs["trial"] == trial]
-        needed = group["task_id"].map(steps_needed)
-        steps = needed.where(np.isfinite(needed), limit)
-        panel.errorbar(
-            steps,
-            group["mean_lpc"],
-            group["lpc_error"],
-            linestyle="none",
-            marker="o",
-            color=EXPERT_COLORS[0],
-            capsize=2,
-        )
-        for x, y, task in zip(steps, group["mean_lpc"], group["task_id"], strict=True):
+        difficulty = group["task_id"].map(failed)
+        style = {"linestyle": "none", "marker": "o", "color": EXPERT_COLORS[0], "capsize": 2}
+        panel.errorbar(difficulty, group["mean_lpc"], group["lpc_error"], **style)
+        for x, y, task in zip(difficulty, group["mean_lpc"], group["task_id"], strict=True):
             panel.annotate(short_task(task), (x, y), (4, 3), textcoords="offset points", fontsize=6.5)
-        if len(group) > 2:
-            rho = steps.rank().corr(group["mean_lpc"].rank())
-            panel.set_title(f"trial {trial}: Spearman {rho:.2f}, {len(group)} tasks", fontsize=9)
-        else:
-            panel.set_title(f"trial {trial}", fontsize=9)
-        plain(panel).set(
-            xscale="log", xlabel="env-steps of the baseline", xlim=(0.7 * min(finite, default=5e5), 2.2 * limit)
-        )
-        if not np.isfinite(needed).all():
-            panel.axvspan(0.75 * limit, 2.2 * limit, color=UNVISITED_COLOR, alpha=0.5, linewidth=0)
-            panel.text(
-                1.3 * limit,
-                0.99,
-                "not reached",
-                ha="center",
-                va="top",
-                fontsize=8,
-                transform=panel.get_xaxis_transform(),
-            )
-    panels[0].set(
-        ylabel="mean LPC per step", ylim=(0, 1.12 * (runs["mean_lpc"] + runs["lpc_error"].fillna(0)).max() + 1)
-    )
+        rho = difficulty.rank().corr(group["mean_lpc"].rank()) if len(group) > 2 else np.nan
+        title = f"trial {trial}" if np.isnan(rho) else f"trial {trial}: Spearman {rho:.2f}, {len(group)} tasks"
+        plain(panel).set_title(title, fontsize=9)
+        panel.set(xlabel="share of held-out levels the baseline fails", xlim=(-0.03, 1.12))
+    highest = (runs["mean_lpc"] + runs["lpc_error"].fillna(0)).max()
+    panels[0].set(ylabel="mean LPC per step", ylim=(0, 1.1 * highest + 1))
     return figure
 
 

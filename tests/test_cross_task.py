@@ -15,7 +15,6 @@ from plotting.cross_task import (
     plot_lpc_alpha,
     plot_success_against_lpc,
     seed_agreement,
-    steps_to_reach,
     summarise_runs,
     wilson_interval,
 )
@@ -170,29 +169,24 @@ def test_thirty_tasks_differ_in_color_or_marker():
     assert len(looks) == 30
 
 
-def test_steps_to_reach_an_accuracy():
-    metrics = pd.DataFrame({"env_steps": [10, 20, 30, 40], "accuracy": [0.5, 0.9, 0.89, 0.95]})
-    assert [steps_to_reach(metrics, accuracy) for accuracy in (0.5, 0.9, 0.91, 0.96)] == [10, 20, 40, np.inf]
-
-
-def test_lpc_against_difficulty_shows_each_task_at_what_the_baseline_needs():
+def test_lpc_against_difficulty_shows_each_task_at_what_the_baseline_fails():
     tasks = [f"BabyAI-{letter}-v0" for letter in "ABCDE"]
-    lpc = [5.0, 30.0, 20.0, 80.0, 60.0]
-    needed = dict(zip(tasks, [1e4, 1e5, 2e5, np.inf, np.inf], strict=True))
+    lpc, failed = [5.0, 30.0, 20.0, 80.0, 60.0], [0.0, 0.1, 0.4, 1.0, 1.0]
     rows = [(task, 0, seed, 0.9, value + seed, 0.0) for task, value in zip(tasks, lpc, strict=True) for seed in (0, 2)]
-    rows += [(tasks[0], 1, 0, 0.9, 7.0, 1e-5), (tasks[0], 2, 0, 0.9, np.nan, np.nan)]
+    rows += [(task, 2, 0, 1 - share, np.nan, np.nan) for task, share in zip(tasks, failed, strict=True)]
+    rows += [(tasks[1], 1, 0, 0.9, 7.0, 1e-5), (tasks[1], 2, 1, 0.7, np.nan, np.nan)]  # another seed of the baseline
     rows += [("BabyAI-NoBaseline-v0", 0, 0, 0.9, 3.0, 0.0)]
-    figure = plot_lpc_against_difficulty(results_of(*rows), needed, 0.9)
+    figure = plot_lpc_against_difficulty(results_of(*rows))
     first, second = figure.axes
-    points = points_of(first)
-    np.testing.assert_allclose(points[:3], [[1e4, 6], [1e5, 31], [2e5, 21]])
-    assert sorted(points[3:, 1]) == [61, 81] and points[3, 0] == points[4, 0] > 2e5
+    np.testing.assert_allclose(points_of(first)[:3], [[0, 6], [0.2, 31], [0.4, 21]])
+    assert sorted(points_of(first)[3:].tolist()) == [[1, 61], [1, 81]]
     rho = spearmanr([1, 2, 3, 4.5, 4.5], lpc).statistic
     assert first.get_title() == f"trial 0: Spearman {rho:.2f}, 5 tasks"
-    assert points_of(second).tolist() == [[1e4, 7]] and second.get_title() == "trial 1"
+    np.testing.assert_allclose(points_of(second), [[0.2, 7]])
+    assert second.get_title() == "trial 1"
     png(figure)
-    with pytest.raises(ValueError, match="no task has a mixture and a baseline"):
-        plot_lpc_against_difficulty(results_of(*rows), {"BabyAI-Other-v0": 1e4}, 0.9)
+    with pytest.raises(ValueError, match="no task has both"):
+        plot_lpc_against_difficulty(results_of(*rows[-1:]))
 
 
 def test_lesions_are_drawn_beside_the_whole_policies_means_over_seeds():
