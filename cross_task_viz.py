@@ -301,7 +301,7 @@ def views(options, results):
     view_tabs = mo.ui.tabs(
         {
             name: show_figure(make) if _is_export else mo.lazy(lambda make=make: show_figure(make))
-            for name, (_, make) in ({} if is_script() else view_figures(results)).items()
+            for name, (_, make) in ({} if is_script() else view_figures(results, options.results_path)).items()
         }
     )
     mo.vstack([view_tabs])

@@ -264,7 +264,8 @@ def plot_lesions(results: pd.DataFrame, lesioned: pd.DataFrame) -> Figure:
         for color, (lesion, rows) in zip(EXPERT_COLORS[1:], group.groupby("lesion"), strict=False):
             places = [tasks.index(task) for task in rows["task_id"]]
             panel.hlines(places, rows["success_rate"], rows["success_rate_whole"], color=color, linewidth=1.5)
-            panel.plot(rows["success_rate"], places, "o", color=color, label=f"without {lesion}")
+            experts = lesion.replace("-", ":").replace("_", ", ")
+            panel.plot(rows["success_rate"], places, "o", color=color, label=f"without {experts}")
         whole = group.drop_duplicates("task_id")
         places = [tasks.index(task) for task in whole["task_id"]]
         panel.plot(whole["success_rate_whole"], places, "|", color="black", markersize=10, label="all experts")
