@@ -197,6 +197,7 @@ def table(study: Study, folder: Path) -> str:
     """
     results_path = folder / "evaluation_results.csv"
     results = artifacts.read_results(results_path).sort_values(["task_id", "trial", "seed"])
+    results = results[[Path(path).exists() for path in results["checkpoint_path"]]]  # others are to be trained again
     lesions_path = artifacts.lesion_results_path(results_path)
     lesions = artifacts.read_results(lesions_path).set_index("checkpoint_path") if lesions_path.exists() else None
     order = {f"BabyAI-{level}-v0": place for place, level in enumerate(LEVELS)}
