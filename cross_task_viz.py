@@ -134,10 +134,7 @@ def learning_curves(results: pd.DataFrame) -> tuple[dict[str, list[pd.DataFrame]
 
 @app.function(hide_code=True)
 def lesions_figure(results: pd.DataFrame, results_path: str) -> Figure:
-    path = lesion_results_path(results_path)
-    if not path.exists():
-        raise ValueError(f"there is no {path} (python batch_eval.py --disable_experts writes it)")
-    return plot_lesions(results, read_results(path))
+    return plot_lesions(results, read_results(lesion_results_path(results_path)))
 
 
 @app.function(hide_code=True)
@@ -201,14 +198,16 @@ def view_figures(
         return expert_use_figure(caches), problems
 
     final = results[results["update"].isna()] if results["update"].isna().any() else results
-    return {
+    views = {
         "Success and cost": ("success_against_lpc", lambda: (plot_success_against_lpc(final), [])),
         "Price of experts": ("lpc_alpha", lambda: (plot_lpc_alpha(final), [])),
         "Difficulty": ("lpc_against_difficulty", lambda: (plot_lpc_against_difficulty(final), [])),
-        "Experts off": ("lesions", lambda: (lesions_figure(final, results_path), [])),
         "Learning curves": ("learning_curves", curves),
         "Use of experts": ("expert_use", expert_use),
     }
+    if lesion_results_path(results_path).exists():  # as few make one, nobody has to hear that there is none
+        views["Experts off"] = ("lesions", lambda: (lesions_figure(final, results_path), []))
+    return views
 
 
 @app.function(hide_code=True)
@@ -216,7 +215,7 @@ def show_figure(make):
     """Return the figure of a tab and what is missing in it, or a line of text where there is nothing to show."""
     try:
         figure, problems = make()
-    except ValueError as error:
+    except (ValueError, UserError) as error:
         return mo.md(f"Nothing to show: {error}.")
     notes = [mo.callout(mo.md(problem), kind="warn") for problem in problems]
     return mo.vstack([*notes, mo.as_html(figure)])
