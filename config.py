@@ -26,6 +26,7 @@ LEGACY_DEFAULTS = {
     "seed": None,
     "backend": "minigrid",
     "max_steps": None,
+    "bot_share": 0.0,
     "obs_encoding": "raw",
     "lang_fusion": "concat",
     "lang_encoder": "distilbert-base-uncased",

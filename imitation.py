@@ -2,6 +2,10 @@
 
 The student walks; the BabyAI bot says at every state what it would have done; the student learns from those labels by
 backpropagation through `unroll_len` steps of `num_envs` environments at a time, `num_updates` times.
+
+At first the bot walks along, or a student that knows nothing would never see what comes after the first door: a step is
+the bot's with a probability that falls from `bot_share` to zero over the run (DAgger's beta: Ross, Gordon, Bagnell 2011,
+arXiv 1011.0686). One environment in eight is the student's alone, and what is said of success is counted there.
 """
 
 import contextlib
@@ -22,7 +26,7 @@ import artifacts
 from agent import Agent, choose_device
 from babyai_env import make_vec_env, sample_missions
 from cli import UserError, warn
-from config import config_parser, parse_config
+from config import config_parser, legacy_config, parse_config
 from gru import Activations
 from language import MissionEncoder
 from mixture_of_experts import JoinedPolicy, compute_lpc, drop_experts
@@ -36,7 +40,7 @@ SHOWN = ("loss", "accuracy", "success_rate", "path_ratio", "mean_lpc", "steps_pe
 
 
 class Rollout(NamedTuple):
-    """T steps of N environments, as the student walked them.
+    """T steps of N environments.
 
     Attributes:
         observation: uint8 [T, N, 152].
@@ -80,11 +84,23 @@ def learning_rate(update: int, config: Mapping[str, Any]) -> float:
     return config["lr"] * factor[config["lr_schedule"]]
 
 
-class EpisodeStatistics:
-    """How the student's episodes went since the last row of metrics."""
+def bot_share(update: int, config: Mapping[str, Any]) -> float:
+    """Return the share of steps that the bot takes in update 0 .. num_updates - 1."""
+    return config["bot_share"] * (1 - update / config["num_updates"])
 
-    def __init__(self, num_envs: int):
-        self.steps = np.zeros(num_envs, np.int64)  # of the running episodes
+
+def walked_alone(config: Mapping[str, Any]) -> np.ndarray:
+    """Return in which environments every step is the student's, bool [num_envs]: one in eight, but at least one."""
+    num_envs = config["num_envs"]
+    return np.arange(num_envs) < (max(1, num_envs // 8) if config["bot_share"] > 0 else num_envs)
+
+
+class EpisodeStatistics:
+    """How the student's episodes went since the last row of metrics, where `counted` (bool [N])."""
+
+    def __init__(self, counted: np.ndarray):
+        self.counted = counted
+        self.steps = np.zeros(len(counted), np.int64)  # of the running episodes
         self.clear()
 
     def clear(self) -> None:
@@ -95,8 +111,8 @@ class EpisodeStatistics:
         """Count one step of all environments; `bot_steps` belong to the episodes that the step was part of."""
         self.steps += 1
         if done.any():
-            success = done & (rewards > 0)
-            self.episodes += int(done.sum())
+            success = done & (rewards > 0) & self.counted
+            self.episodes += int((done & self.counted).sum())
             self.successes += int(success.sum())
             # A level that the bot finds solved needs no step of it: the student's one step then counts against one.
             self.path_ratios += float((self.steps[success] / np.maximum(bot_steps[success], 1)).sum())
@@ -140,7 +156,8 @@ class Learner:
         self.policy_state = self.agent.policy.initial_state(config["num_envs"])
         self.activations = self.agent.empty_activations(config["unroll_len"], config["num_envs"])
         self.keep = np.zeros(config["num_envs"], np.float32)
-        self.episodes = EpisodeStatistics(config["num_envs"])
+        self.alone = walked_alone(config)
+        self.episodes = EpisodeStatistics(self.alone)
         self.update = 0
         self.sums = torch.zeros(len(MEANS), device=self.device)
         self.updates_summed = 0
@@ -163,7 +180,7 @@ class Learner:
 
     @torch.no_grad()
     def collect(self) -> Rollout:
-        """Let the student walk `unroll_len` steps, its actions sampled from its policy."""
+        """Walk `unroll_len` steps: the student samples its actions from its policy, and the bot takes its share."""
         steps, num_envs, agent = self.config["unroll_len"], self.config["num_envs"], self.agent
         observation = torch.zeros(steps, num_envs, OBSERVATION_SIZE, dtype=torch.uint8)
         keep = torch.zeros(steps, num_envs)
@@ -172,6 +189,8 @@ class Learner:
         # argmax of probability / exponential noise is a sample of the policy (the Gumbel trick)
         noise = torch.empty(steps, num_envs, self.config["num_actions"]).exponential_(generator=self.noise)
         noise = noise.log_().to(self.device)
+        bot_walks = torch.rand(steps, num_envs, generator=self.noise).numpy() < bot_share(self.update, self.config)
+        bot_walks &= ~self.alone
         dropout_noise = self._dropout_noise()
         before = self.policy_state
         with torch.enable_grad():
@@ -196,8 +215,8 @@ class Learner:
                 self._dropout_rule([layer[t] for layer in dropout_noise]),
             )
             state = output.state
-            actions = (output.logits - noise[t]).argmax(-1).cpu().numpy()
-
+            chosen = (output.logits - noise[t]).argmax(-1).cpu().numpy()
+            actions = np.where(bot_walks[t], label[t], chosen)
             bot_steps = self.infos["bot_steps"]
             self.observations, rewards, terminated, truncated, self.infos = self.env.step(actions)
             done = terminated | truncated
@@ -389,7 +408,7 @@ def resumed_config(config: dict[str, Any], given: Iterable[str], checkpoint: dic
     Raises:
         UserError: a key is given another value than the run was started with.
     """
-    saved = checkpoint["config"]
+    saved = legacy_config(checkpoint["config"])
     if "resume_state" not in checkpoint:
         raise UserError(f"{path} holds no state to resume from; start another trial, or --overwrite this one")
     if ("expert_hidden_sizes" in saved) != ("expert_hidden_sizes" in config):

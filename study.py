@@ -36,7 +36,7 @@ LEVELS = [
     "Pickup", "UnblockPickup", "Open", "Unlock", "PutNextS7N4", "Synth", "SynthLoc", "GoToSeq", "SynthSeq",
     "GoToImpUnlock", "BossLevel", "UnlockPickup", "OpenTwoDoors",
 ]  # fmt: skip
-THREE_LEVELS = ["GoToLocal", "PickupLoc", "UnlockPickup"]  # which object; where it lies; several steps with a key
+THREE_LEVELS = ["GoToLocal", "PutNextLocal", "GoToObjMaze"]  # which object; two, in order; doors and what lay behind
 LARGEST = "0:2,1:2,2:2"  # layer:expert of config.yaml's largest experts
 
 
@@ -50,11 +50,6 @@ class Variant(NamedTuple):
 
 def mixture(name: str, **flags) -> Variant:
     return Variant(name, "train_mop.py", {key: str(value) for key, value in flags.items()})
-
-
-def setting(name: str, **flags) -> Variant:
-    """Return the mixture that differs from the study of settings' reference in `flags`: lr was lower before it."""
-    return mixture(name, **({"lr": 1e-3} | flags))
 
 
 class Study(NamedTuple):
@@ -82,20 +77,22 @@ STUDIES = {
     "settings": Study(
         THREE_LEVELS,
         [
-            setting("reference"),
-            setting("concat", lang_fusion="concat"),
-            setting("film", lang_fusion="film"),
-            setting("raw", obs_encoding="raw"),
-            setting("lang_proj fixed", train_lang_proj="false"),
-            setting("8 envs", num_envs=8),
-            setting("64 envs", num_envs=64),
-            setting("unroll 10", unroll_len=10),
-            setting("unroll 40", unroll_len=40),
-            setting("lr 3e-4", lr=3e-4),
-            setting("lr 3e-3", lr=3e-3),
-            setting("constant lr", lr_schedule="constant"),
-            setting("no clipping", max_grad_norm="null"),
-            setting("routers at lr", router_lr_factor=1),
+            mixture("as in config.yaml"),
+            mixture("student alone", bot_share=0),
+            mixture("bot_share 0.5", bot_share=0.5),
+            mixture("concat", lang_fusion="concat"),
+            mixture("film", lang_fusion="film"),
+            mixture("raw", obs_encoding="raw"),
+            mixture("lang_proj fixed", train_lang_proj="false"),
+            mixture("8 envs", num_envs=8),
+            mixture("64 envs", num_envs=64),
+            mixture("unroll 10", unroll_len=10),
+            mixture("unroll 40", unroll_len=40),
+            mixture("lr 1e-3", lr=1e-3),
+            mixture("lr 1e-2", lr=1e-2),
+            mixture("constant lr", lr_schedule="constant"),
+            mixture("no clipping", max_grad_norm="null"),
+            mixture("routers at lr", router_lr_factor=1),
         ],
         pathways=False,
     ),
