@@ -3,9 +3,9 @@
 The student walks; the BabyAI bot says at every state what it would have done; the student learns from those labels by
 backpropagation through `unroll_len` steps of `num_envs` environments at a time, `num_updates` times.
 
-At first the bot walks along, or a student that knows nothing would never see what comes after the first door: a step is
-the bot's with a probability that falls from `bot_share` to zero over the run (DAgger's beta: Ross, Gordon, Bagnell 2011,
-arXiv 1011.0686). One environment in eight is the student's alone, and what is said of success is counted there.
+The bot walks along, or a student that knows nothing would never see what comes after the first door: each step is the
+bot's with probability `bot_share` (DAgger's beta: Ross, Gordon, Bagnell 2011, arXiv 1011.0686). One environment in
+eight is the student's alone, and what is said of success is counted there.
 """
 
 import contextlib
@@ -82,11 +82,6 @@ def learning_rate(update: int, config: Mapping[str, Any]) -> float:
         "cosine": 0.5 * (1 + math.cos(math.pi * progress)),
     }
     return config["lr"] * factor[config["lr_schedule"]]
-
-
-def bot_share(update: int, config: Mapping[str, Any]) -> float:
-    """Return the share of steps that the bot takes in update 0 .. num_updates - 1."""
-    return config["bot_share"] * (1 - update / config["num_updates"])
 
 
 def walked_alone(config: Mapping[str, Any]) -> np.ndarray:
@@ -189,7 +184,7 @@ class Learner:
         # argmax of probability / exponential noise is a sample of the policy (the Gumbel trick)
         noise = torch.empty(steps, num_envs, self.config["num_actions"]).exponential_(generator=self.noise)
         noise = noise.log_().to(self.device)
-        bot_walks = torch.rand(steps, num_envs, generator=self.noise).numpy() < bot_share(self.update, self.config)
+        bot_walks = torch.rand(steps, num_envs, generator=self.noise).numpy() < self.config["bot_share"]
         bot_walks &= ~self.alone
         dropout_noise = self._dropout_noise()
         before = self.policy_state

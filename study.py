@@ -79,7 +79,8 @@ STUDIES = {
         [
             mixture("as in config.yaml"),
             mixture("student alone", bot_share=0),
-            mixture("bot_share 0.5", bot_share=0.5),
+            mixture("bot_share 0.25", bot_share=0.25),
+            mixture("bot_share 0.75", bot_share=0.75),
             mixture("concat", lang_fusion="concat"),
             mixture("film", lang_fusion="film"),
             mixture("raw", obs_encoding="raw"),
