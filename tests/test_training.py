@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -134,6 +135,60 @@ def test_losses_are_what_the_design_says(tmp_path):
     assert row.penalty == pytest.approx(1e-3 * row.mean_lpc, rel=1e-4)
     assert row.loss == pytest.approx(row.ce + row.penalty, rel=1e-5)
     assert row.env_steps == 4 * 4 * 8
+
+
+def walk(tmp_path, share, updates=12):
+    """Return who took which action, and what the learner counted: actions and the bot's [T, N], rewards of episodes that
+    ended per environment, metrics."""
+    config = config_for(tmp_path, num_updates=99, num_envs=16, unroll_len=20, backend="fast", bot_share=share)
+    learner = Learner(config)
+    learner.start()
+    step, actions, labels = learner.env.step, [], [learner.infos["bot_action"]]
+    ended = [[] for _ in range(16)]
+
+    def noted(chosen):
+        result = step(chosen)
+        actions.append(chosen)
+        labels.append(result[-1]["bot_action"])
+        for index in (result[2] | result[3]).nonzero()[0]:
+            ended[index].append(result[1][index])
+        return result
+
+    learner.env.step = noted
+    for _ in range(updates):
+        learner.learn(learner.collect())
+    row = learner.metrics(1.0, 0)
+    learner.env.close()
+    return np.array(actions), np.array(labels[:-1]), ended, row
+
+
+def test_the_bot_takes_its_share_of_steps_and_success_is_the_students_own(tmp_path):
+    actions, labels, ended, row = walk(tmp_path, share=1.0)
+    assert (actions[:, 2:] == labels[:, 2:]).all() and (actions[:, :2] != labels[:, :2]).any(axis=0).all()
+    alone = [reward > 0 for rewards in ended[:2] for reward in rewards]
+    assert row["success_rate"] == pytest.approx(np.mean(alone)) and not all(alone)
+    assert all(reward > 0 for rewards in ended[2:] for reward in rewards)
+
+    actions, labels, ended, row = walk(tmp_path, share=0.0)
+    everything = [reward > 0 for rewards in ended for reward in rewards]
+    assert row["success_rate"] == pytest.approx(np.mean(everything))
+    agreed_alone = (actions == labels).mean()
+    assert agreed_alone < 0.5
+    actions, labels, *_ = walk(tmp_path, share=0.5)
+    assert 0.5 < (actions[:, 2:] == labels[:, 2:]).mean() < 0.9 > (actions[:, :2] == labels[:, :2]).mean() + 0.2
+
+
+def test_a_run_from_before_the_bot_walked_along_is_resumed_as_it_was(tmp_path):
+    config = config_for(tmp_path, num_updates=14, bot_share=0.0)
+    train(config)
+    (run_folder(tmp_path) / "checkpoint_final.pt").unlink()
+    path = run_folder(tmp_path) / "checkpoint_12.pt"
+    checkpoint = artifacts.load_checkpoint(path)
+    del checkpoint["config"]["bot_share"]
+    artifacts.save_checkpoint(path, checkpoint)
+    train(config | {"bot_share": 0.5}, resume=True)
+    final = artifacts.load_checkpoint(run_folder(tmp_path) / "checkpoint_final.pt")
+    assert final["config"]["bot_share"] == 0.0
 
 
 def test_learning_rate_schedules():
