@@ -52,6 +52,11 @@ def mixture(name: str, **flags) -> Variant:
     return Variant(name, "train_mop.py", {key: str(value) for key, value in flags.items()})
 
 
+def setting(name: str, **flags) -> Variant:
+    """Return the mixture that differs in `flags` from the study of settings' reference, which trained lang_proj."""
+    return mixture(name, **({"train_lang_proj": "true"} | flags))
+
+
 class Study(NamedTuple):
     """What is trained: every variant on every level. A variant's place is its trial number: append, never insert.
 
@@ -77,23 +82,25 @@ STUDIES = {
     "settings": Study(
         THREE_LEVELS,
         [
-            mixture("as in config.yaml"),
-            mixture("student alone", bot_share=0),
-            mixture("bot_share 0.25", bot_share=0.25),
-            mixture("bot_share 0.75", bot_share=0.75),
-            mixture("concat", lang_fusion="concat"),
-            mixture("film", lang_fusion="film"),
-            mixture("raw", obs_encoding="raw"),
-            mixture("lang_proj fixed", train_lang_proj="false"),
-            mixture("8 envs", num_envs=8),
-            mixture("64 envs", num_envs=64),
-            mixture("unroll 10", unroll_len=10),
-            mixture("unroll 40", unroll_len=40),
-            mixture("lr 1e-3", lr=1e-3),
-            mixture("lr 1e-2", lr=1e-2),
-            mixture("constant lr", lr_schedule="constant"),
-            mixture("no clipping", max_grad_norm="null"),
-            mixture("routers at lr", router_lr_factor=1),
+            setting("reference"),
+            setting("student alone", bot_share=0),
+            setting("bot_share 0.25", bot_share=0.25),
+            setting("bot_share 0.75", bot_share=0.75),
+            setting("concat", lang_fusion="concat"),
+            setting("film", lang_fusion="film"),
+            setting("raw", obs_encoding="raw"),
+            setting("lang_proj fixed", train_lang_proj="false"),
+            setting("8 envs", num_envs=8),
+            setting("64 envs", num_envs=64),
+            setting("unroll 10", unroll_len=10),
+            setting("unroll 40", unroll_len=40),
+            setting("lr 1e-3", lr=1e-3),
+            setting("lr 1e-2", lr=1e-2),
+            setting("constant lr", lr_schedule="constant"),
+            setting("no clipping", max_grad_norm="null"),
+            setting("routers at lr", router_lr_factor=1),
+            setting("lang_proj fixed, lr 1e-2", train_lang_proj="false", lr=1e-2),
+            setting("lang_proj fixed, 64 envs, lr 1e-2", train_lang_proj="false", num_envs=64, lr=1e-2),
         ],
         pathways=False,
     ),
