@@ -138,8 +138,7 @@ def test_losses_are_what_the_design_says(tmp_path):
 
 
 def walk(tmp_path, share, updates=12):
-    """Return who took which action, and what the learner counted: actions and the bot's [T, N], rewards of episodes that
-    ended per environment, metrics."""
+    """Return the actions taken and the bot's [T, N], per environment its episodes' rewards, and the row of metrics."""
     config = config_for(tmp_path, num_updates=99, num_envs=16, unroll_len=20, backend="fast", bot_share=share)
     learner = Learner(config)
     learner.start()
