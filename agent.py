@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from cli import UserError
 from compiler_cache import announce
 from config import legacy_config, load_keys
-from gru import Activations
 from gru_policy import GRUPolicy
 from language import MissionEncoder, MissionTable, principal_projection
-from mixture_of_experts import JoinedPolicy, MixtureOfExpertsPolicy, PolicyOutput, RoutingRule
+from mixture_of_experts import JoinedPolicy, MixtureOfExpertsPolicy, PolicyActivations, PolicyOutput, RoutingRule
 from policy_input import Told
 
 
@@ -80,11 +79,11 @@ class Agent(nn.Module):
         return self.lang_proj(self.missions.embeddings[torch.from_numpy(numbers).to(self.device)])
 
     def tell(self, numbers: np.ndarray, joined: JoinedPolicy) -> Told:
-        """Mission numbers [R] -> what `step` and `policy.unroll` read of them; each distinct one is computed once."""
+        """Mission numbers [R] -> what `policy.unroll` reads of them; each distinct one is computed once."""
         distinct, rows = np.unique(numbers, return_inverse=True)
         return self.policy.tell(self.project(distinct), joined).take(torch.from_numpy(rows).to(self.device))
 
-    def empty_activations(self, steps: int, batch: int) -> list[Activations] | None:
+    def empty_activations(self, steps: int, batch: int) -> PolicyActivations | None:
         """Return where `step` keeps what it computes of `steps` timesteps; on a GPU it keeps nothing."""
         return self.policy.empty_activations(steps, batch) if self.device.type == "cpu" else None
 
@@ -96,7 +95,7 @@ class Agent(nn.Module):
         state: list[Tensor],
         keep: Tensor,
         joined: JoinedPolicy,
-        activations: list[Activations] | None,
+        activations: PolicyActivations | None,
         t: int = 0,
         rule: RoutingRule | None = None,
     ) -> PolicyOutput:

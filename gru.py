@@ -1,11 +1,12 @@
 """Several GRUs side by side, unrolled through time on the CPU in as few operations as their definition allows.
 
-The GRUs of one layer read the same input, so their weights are joined: a timestep is one compiled call
-(`policy_kernels.gru_forward`) with one product of the input, one of each GRU's hidden state, and all gates. The
-gradient is written out too: no graph node per timestep, and every weight gradient is one product at the end.
+The GRUs of one layer read the same input, so a timestep of all is one compiled call (`policy_kernels.gru_forward`), and
+the gradient of all timesteps another: no graph node per timestep.
 
 A rollout runs the same steps, one at a time, before the unroll that learns from it. What they computed is kept
 (`Activations`), and the unroll then starts from there instead of computing it again.
+
+Tensors are [T, B, units] as everywhere in torch; in memory they lie as the compiled functions want them, [T, units, B].
 """
 
 from collections.abc import Sequence
@@ -18,29 +19,49 @@ from torch import Tensor, nn
 from policy_kernels import gru_backward, gru_forward
 
 
+def room(*shape: int) -> np.ndarray:
+    """Return zeros that begin where vector instructions like to read; numpy's own begin anywhere."""
+    return torch.zeros(shape).numpy()
+
+
+def batch_last(tensor: Tensor) -> np.ndarray:
+    """[..., B, units] -> an array [..., units, B], contiguous: a copy only where it does not lie like that already."""
+    return tensor.detach().transpose(-1, -2).contiguous().numpy()
+
+
+def batch_first(array: np.ndarray) -> Tensor:
+    """An array [..., units, B] as the tensor [..., B, units] that it holds."""
+    return torch.from_numpy(array).transpose(-1, -2)
+
+
 class JoinedGRUs(NamedTuple):
     """The weights of GRUs with hidden sizes s_1, s_2, ... (H their sum), one GRU after the other; of each the gates in
-    torch's order: reset, update, new. Matrices are transposed: a product is `inputs @ weight_ih`.
+    torch's order: reset, update, new.
 
     Attributes:
-        weight_ih: [input_size, 3H].
-        weight_hh: [sum of 3 * s**2], per GRU [s, 3s].
-        bias_ih, bias_hh: [3H].
+        weight_ih: [3H, input_size].
+        weight_hh: [sum of 3 * s**2], per GRU [3s, s].
+        bias: [4H], per GRU of r and z the sum of both biases, of n that of the input, and that of the state.
     """
 
     weight_ih: Tensor
     weight_hh: Tensor
-    bias_ih: Tensor
-    bias_hh: Tensor
+    bias: Tensor
 
 
 def join_grus(grus: Sequence[nn.GRU]) -> JoinedGRUs:
     """Return one set of weights that computes all `grus`, differentiable with respect to theirs."""
+    biases = []
+    for gru in grus:
+        of_gates, of_new = 2 * gru.hidden_size, gru.hidden_size
+        (of_input, of_input_n), (of_state, of_state_n) = (
+            bias.split([of_gates, of_new]) for bias in (gru.bias_ih_l0, gru.bias_hh_l0)
+        )
+        biases += [of_input + of_state, of_input_n, of_state_n]
     return JoinedGRUs(
-        torch.cat([gru.weight_ih_l0 for gru in grus]).t().contiguous(),
-        torch.cat([gru.weight_hh_l0.t().flatten() for gru in grus]),
-        torch.cat([gru.bias_ih_l0 for gru in grus]),
-        torch.cat([gru.bias_hh_l0 for gru in grus]),
+        torch.cat([gru.weight_ih_l0 for gru in grus]),
+        torch.cat([gru.weight_hh_l0.flatten() for gru in grus]),
+        torch.cat(biases),
     )
 
 
@@ -50,17 +71,22 @@ class Activations:
     def __init__(self, steps: int, batch: int, sizes: Sequence[int]):
         hidden = sum(sizes)
         self.sizes = np.array(sizes)
-        self.kept = np.zeros((5, steps * batch * hidden), np.float32)
-        self.after = np.zeros((steps, batch, hidden), np.float32)
-        self.room = np.zeros((2, 3 * batch * hidden), np.float32)
+        self.gates = room(steps, 4 * hidden, batch)
+        self.after = room(steps, hidden, batch)
+        self.before = room(hidden, batch)
 
     def step(
         self, t: int, inputs: np.ndarray, state: np.ndarray, keep: np.ndarray, weights: Sequence[np.ndarray]
     ) -> np.ndarray:
-        """Timestep t: inputs [B, input_size], state [B, H], keep [B] (0 where an episode begins), `JoinedGRUs` as
-        arrays -> state [B, H]."""
-        gru_forward(self.sizes, *weights, t, inputs, state, keep, self.kept, self.after, self.room)
+        """Timestep t: inputs [input_size, B], state [H, B], keep [B] (0 where an episode begins), `JoinedGRUs` as
+        arrays -> state [H, B]."""
+        gru_forward(self.sizes, *weights, inputs, state, keep, self.gates[t], self.after[t], self.before)
         return self.after[t]
+
+    def steps(self, inputs: np.ndarray, state: np.ndarray, keep: np.ndarray, weights: Sequence[np.ndarray]) -> None:
+        """All timesteps, inputs [T, input_size, B] and keep [T, B]."""
+        for t in range(len(keep)):
+            state = self.step(t, inputs[t], state, keep[t], weights)
 
 
 def unroll_grus(
@@ -92,12 +118,13 @@ def unroll_in_tensor_operations(
     inputs: Tensor, state: Tensor, keep: Tensor, weights: JoinedGRUs, sizes: Sequence[int]
 ) -> Tensor:
     """What `unroll_grus` computes, for devices that compiled functions do not run on."""
-    gates = [3 * size for size in sizes]
+    weight_ih = weights.weight_ih.split([3 * size for size in sizes])
     weight_hh = weights.weight_hh.split([3 * size * size for size in sizes])
-    weight_hh = [weight.view(size, 3 * size).t() for weight, size in zip(weight_hh, sizes, strict=True)]
-    weight_ih, bias_ih, bias_hh = (
-        weight.split(gates) for weight in (weights.weight_ih.t(), weights.bias_ih, weights.bias_hh)
-    )
+    bias_ih, bias_hh = [], []
+    for size, bias in zip(sizes, weights.bias.split([4 * size for size in sizes]), strict=True):
+        bias_ih.append(bias[: 3 * size])
+        bias_hh.append(torch.cat([torch.zeros_like(bias[: 2 * size]), bias[3 * size :]]))
+    weight_hh = [weight.view(3 * size, size) for weight, size in zip(weight_hh, sizes, strict=True)]
     grus = list(zip(weight_ih, weight_hh, bias_ih, bias_hh, strict=True))
     hidden = []
     for inputs_now, keep_now in zip(inputs, keep[..., None], strict=True):
@@ -107,46 +134,22 @@ def unroll_in_tensor_operations(
     return torch.stack(hidden)
 
 
-_rooms: dict[tuple[int, ...], list[np.ndarray]] = {}
-
-
-def _room(*sizes: int) -> list[np.ndarray]:
-    """Return arrays to work in, always the same for the same sizes: fresh memory takes as long to get as to fill."""
-    if sizes not in _rooms:
-        _rooms[sizes] = [np.empty(size, np.float32) for size in sizes]
-    return _rooms[sizes]
-
-
 class _Recurrence(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, inputs, state, keep, weight_ih, weight_hh, bias_ih, bias_hh, sizes, activations):
+    def forward(ctx, inputs, state, keep, weight_ih, weight_hh, bias, sizes, activations):
+        read, before, weights = batch_last(inputs), batch_last(state), [w.numpy() for w in (weight_ih, weight_hh, bias)]
         if activations is None:
             activations = Activations(*keep.shape, sizes)
-            now = state.numpy()
-            weights = [weight.numpy() for weight in (weight_ih, weight_hh, bias_ih, bias_hh)]
-            for t in range(len(keep)):
-                now = activations.step(t, inputs[t].numpy(), now, keep[t].numpy(), weights)
-        ctx.activations = activations
-        ctx.save_for_backward(inputs, state, keep, weight_ih, weight_hh, bias_ih, bias_hh)
-        return torch.from_numpy(activations.after)
+            activations.steps(read, before, keep.numpy(), weights)
+        ctx.read, ctx.before, ctx.keep, ctx.weights, ctx.activations = read, before, keep.numpy(), weights, activations
+        return batch_first(activations.after)
 
     @staticmethod
     def backward(ctx, grad_after):
-        inputs, state, keep, weight_ih, weight_hh, bias_ih, bias_hh = ctx.saved_tensors
-        kept = ctx.activations
-        grads = [torch.empty_like(tensor) for tensor in (inputs, state, weight_ih, weight_hh, bias_ih, bias_hh)]
-        grad_inputs, *other_grads = (grad.numpy() for grad in grads)
+        kept, weights = ctx.activations, ctx.weights
+        grads = [np.zeros_like(array) for array in (ctx.read, ctx.before, *weights)]
         gru_backward(
-            kept.sizes,
-            weight_ih.numpy(),
-            weight_hh.numpy(),
-            inputs.flatten(0, 1).numpy(),
-            keep.numpy(),
-            kept.kept,
-            grad_after.contiguous().numpy(),
-            grad_inputs.reshape(-1, grad_inputs.shape[-1]),
-            *other_grads,
-            *_room(3 * kept.after.size, 3 * kept.after.size, 6 * state.numel()),
-        )
-        grad_inputs, grad_state, *grad_weights = grads
-        return grad_inputs, grad_state, None, *grad_weights, None, None
+            kept.sizes, *weights[:2], ctx.read, ctx.before, ctx.keep, kept.gates, kept.after, batch_last(grad_after),
+            *grads[:-1], grads[-1][:, None], kept.before, np.empty_like(kept.gates[0]),
+        )  # fmt: skip
+        return *map(batch_first, grads[:2]), None, *map(torch.from_numpy, grads[2:]), None, None

@@ -1,10 +1,9 @@
 """The baseline: one GRU where the mixture has its layers, with the same input, interface and training loop."""
 
-import torch
 from torch import Tensor, nn
 
-from gru import Activations, join_grus, unroll_grus
-from mixture_of_experts import JoinedPolicy, PolicyOutput, RoutingRule
+from gru import Activations, batch_first, batch_last, join_grus, unroll_grus
+from mixture_of_experts import JoinedPolicy, PolicyActivations, PolicyOutput, RoutingRule
 from policy_input import InputProjection, Told
 
 
@@ -31,9 +30,10 @@ class GRUPolicy(nn.Module):
         """Return zeros, a list of one tensor [batch, hidden_size]."""
         return [self.head.weight.new_zeros(batch, self.gru.hidden_size)]
 
-    def empty_activations(self, steps: int, batch: int) -> list[Activations]:
+    def empty_activations(self, steps: int, batch: int) -> PolicyActivations:
         """As `MixtureOfExpertsPolicy.empty_activations`."""
-        return [Activations(steps, batch, [self.gru.hidden_size])]
+        of_input = self.input_projection.empty_activations(steps, batch)
+        return PolicyActivations(of_input, [Activations(steps, batch, [self.gru.hidden_size])])
 
     def join(self) -> JoinedPolicy:
         """As `MixtureOfExpertsPolicy.join`, with the GRU as the only layer."""
@@ -51,16 +51,16 @@ class GRUPolicy(nn.Module):
         state: list[Tensor],
         keep: Tensor,
         joined: JoinedPolicy,
-        activations: list[Activations],
+        activations: PolicyActivations,
         t: int = 0,
         rule: RoutingRule | None = None,
     ) -> PolicyOutput:
         """As `MixtureOfExpertsPolicy.step`, with no routing in the result; `rule` must be None."""
         _refuse(rule)
-        inputs = self.input_projection.step(observation, told, joined.input)
-        hidden = activations[0].step(t, inputs, state[0].numpy(), keep.numpy(), joined.layers[0])
+        inputs = self.input_projection.step(observation, told, joined.input, activations.input, t)
+        hidden = activations.layers[0].step(t, inputs, batch_last(state[0]), keep.numpy(), joined.layers[0])
         weight, bias = joined.head
-        return PolicyOutput(torch.from_numpy(hidden @ weight.T + bias), [torch.from_numpy(hidden)], [], [])
+        return PolicyOutput(batch_first(weight @ hidden + bias[:, None]), [batch_first(hidden)], [], [])
 
     def unroll(
         self,
@@ -69,13 +69,13 @@ class GRUPolicy(nn.Module):
         state: list[Tensor],
         keep: Tensor,
         joined: JoinedPolicy,
-        activations: list[Activations] | None = None,
+        activations: PolicyActivations | None = None,
         rule: RoutingRule | None = None,
     ) -> PolicyOutput:
         """As `MixtureOfExpertsPolicy.unroll`, with no routing in the result; `rule` must be None."""
         _refuse(rule)
-        inputs = self.input_projection(observation.flatten(0, 1), told, joined.input).unflatten(0, keep.shape)
-        kept = None if activations is None else activations[0]
+        kept_input, kept = (None, None) if activations is None else (activations.input, activations.layers[0])
+        inputs = self.input_projection.unroll(observation, told, joined.input, kept_input)
         hidden = unroll_grus(inputs, state[0], keep, joined.layers[0], [self.gru.hidden_size], kept)
         return PolicyOutput(self.head(hidden), [hidden[-1]], [], [])
 

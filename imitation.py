@@ -27,9 +27,8 @@ from agent import Agent, choose_device
 from babyai_env import make_vec_env, sample_missions
 from cli import UserError, warn
 from config import config_parser, legacy_config, parse_config
-from gru import Activations
 from language import MissionEncoder
-from mixture_of_experts import JoinedPolicy, compute_lpc, drop_experts
+from mixture_of_experts import JoinedPolicy, PolicyActivations, compute_lpc, drop_experts
 from policy_input import OBSERVATION_SIZE, observation_vector
 
 RESUMABLE_KEYS = {  # what may change when a run is resumed: none of it changes what is computed
@@ -59,7 +58,7 @@ class Rollout(NamedTuple):
     label: Tensor
     dropout_noise: list[Tensor]
     state: list[Tensor]
-    activations: list[Activations] | None
+    activations: PolicyActivations | None
     joined: JoinedPolicy
 
 
@@ -192,7 +191,7 @@ class Learner:
             joined = agent.policy.join()
         joined_now = joined.as_arrays() if self.activations else joined
         mission_now = agent.missions.lookup(self.infos["mission"])
-        told = agent.tell(mission_now, joined)
+        told = agent.policy.tell(agent.project(mission_now), joined)
         state = before
         for t in range(steps):
             observation[t] = torch.from_numpy(observation_vector(self.observations))

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gru import Activations, JoinedGRUs, join_grus, unroll_grus
-from policy_input import InputProjection, JoinedInput, Told
-from policy_kernels import mix, mix_backward, route
+from gru import Activations, JoinedGRUs, batch_first, batch_last, join_grus, room, unroll_grus
+from policy_input import InputActivations, InputProjection, JoinedInput, Told
+from policy_kernels import mix, mix_backward, route, route_backward
 
 RoutingRule = Callable[[int, Tensor], Tensor]
 """(layer index, router weights [..., E]) -> the weights to use instead, [..., E]."""
@@ -99,7 +99,7 @@ class JoinedLayer(NamedTuple):
     Attributes:
         grus: of all R router and H expert hidden units.
         router: weight [E, R] and bias [E] of its linear map.
-        projections: [H + E, size], every expert's projection, then every expert's bias (zeros for the identity).
+        projections: [size, H + E], every expert's projection, then every expert's bias (zeros for the identity).
     """
 
     grus: JoinedGRUs
@@ -107,30 +107,61 @@ class JoinedLayer(NamedTuple):
     projections: Tensor
 
 
+class LayerActivations:
+    """What T timesteps of B agents compute in a layer, and the backward pass reads.
+
+    Attributes:
+        grus: see `Activations`.
+        routing: [T, E, B], the router's weights.
+        output: [T, size, B].
+        weighted: [H + E + 1, B], to work in.
+    """
+
+    def __init__(self, steps: int, batch: int, layer: "MoELayer"):
+        self.grus = Activations(steps, batch, layer.recurrent_sizes)
+        self.routing = room(steps, len(layer.experts), batch)
+        self.output = room(steps, layer.router.gru.input_size, batch)
+        self.weighted = room(int(layer.expert_sizes.sum()) + len(layer.experts) + 1, batch)
+
+
+class _Route(torch.autograd.Function):
+    """States [T, B, R + H] -> themselves, so that all their gradient comes together here, and router weights [T, B, E].
+
+    Both are in `kept` already, as the output of `_Mix` is."""
+
+    @staticmethod
+    def forward(ctx, hidden, weight, bias, kept):
+        ctx.weights, ctx.kept = (weight.numpy(), bias.numpy()), kept
+        return hidden.view_as(hidden), batch_first(kept.routing)
+
+    @staticmethod
+    def backward(ctx, grad_hidden, grad_routing):
+        kept, grad_hidden = ctx.kept, batch_last(grad_hidden)
+        grads = [np.zeros_like(array) for array in ctx.weights]
+        d_scores = np.empty_like(kept.routing[0])
+        arrays = (kept.grus.after, ctx.weights[0], kept.routing, batch_last(grad_routing), grad_hidden)
+        route_backward(*arrays, *grads, d_scores)
+        return batch_first(grad_hidden), *map(torch.from_numpy, grads), None
+
+
 class _Mix(torch.autograd.Function):
     """inputs [T, B, size], states [T, B, R + H], weights to mix with [T, B, E], projections -> output [T, B, size]."""
 
     @staticmethod
-    def forward(ctx, inputs, hidden, used, projections, sizes, first):
-        weighted = inputs.new_empty(inputs.shape[0] * inputs.shape[1], len(projections))
-        output = torch.empty_like(inputs)
-        tensors = [tensor.flatten(0, 1) for tensor in (inputs, hidden, used)]
-        read, states, weights, filled = (tensor.numpy() for tensor in (*tensors, output.flatten(0, 1)))
-        mix(sizes, projections.numpy(), read, states, first, weights, weighted.numpy(), filled)
-        ctx.save_for_backward(*tensors, weighted, projections)
-        ctx.sizes, ctx.first = sizes, first
-        return output
+    def forward(ctx, inputs, hidden, used, projections, sizes, first, kept):
+        ctx.read, ctx.used, ctx.projections = batch_last(inputs), batch_last(used), projections.numpy()
+        ctx.sizes, ctx.first, ctx.kept = sizes, first, kept
+        return batch_first(kept.output)
 
     @staticmethod
     def backward(ctx, grad_output):
-        inputs, hidden, used, weighted, projections = ctx.saved_tensors
-        leading, grad_output = grad_output.shape[:2], grad_output.flatten(0, 1)
-        grads = [torch.empty_like(tensor) for tensor in (inputs, hidden, used)]
-        grad_weighted, grad_projections = torch.empty_like(weighted), torch.empty_like(projections)
-        tensors = (inputs, hidden, used, weighted, grad_output, *grads, grad_weighted, grad_projections)
-        read, states, weights, *others = (tensor.numpy() for tensor in tensors)
-        mix_backward(ctx.sizes, projections.numpy(), read, states, ctx.first, weights, *others)
-        return *(grad.unflatten(0, leading) for grad in grads), grad_projections, None, None
+        hidden, grad_projections = ctx.kept.grus.after, np.zeros_like(ctx.projections)
+        grads = [np.empty_like(array) for array in (ctx.read, hidden, ctx.used)]
+        mix_backward(
+            ctx.sizes, ctx.projections, ctx.read, hidden, ctx.first, ctx.used, batch_last(grad_output),
+            *grads, grad_projections, ctx.kept.weighted,
+        )  # fmt: skip
+        return *map(batch_first, grads), torch.from_numpy(grad_projections), None, None, None
 
 
 def mix_in_tensor_operations(
@@ -140,7 +171,7 @@ def mix_in_tensor_operations(
     sizes = torch.from_numpy(sizes).to(inputs.device)
     of_units = used.repeat_interleave(sizes, dim=-1, output_size=hidden.shape[-1] - first)
     weighted = torch.cat([hidden[..., first:] * of_units, used], dim=-1)
-    return weighted @ projections + (used * (sizes == 0)).sum(-1, keepdim=True) * inputs
+    return weighted @ projections.t() + (used * (sizes == 0)).sum(-1, keepdim=True) * inputs
 
 
 class MoELayer(nn.Module):
@@ -169,11 +200,26 @@ class MoELayer(nn.Module):
     def join(self) -> JoinedLayer:
         """Return the layer's weights in the form that `unroll` reads; join them once for many timesteps."""
         recurrent = [expert for expert in self.experts if expert.hidden_size > 0]
-        no_bias = self.router.fc.weight.new_zeros(1, self.router.gru.input_size)
-        rows = [expert.projection.weight.t() for expert in recurrent]
-        rows += [expert.projection.bias[None] if expert.hidden_size > 0 else no_bias for expert in self.experts]
+        no_bias = self.router.fc.weight.new_zeros(self.router.gru.input_size)
+        biases = [expert.projection.bias if expert.hidden_size > 0 else no_bias for expert in self.experts]
+        columns = [*(expert.projection.weight for expert in recurrent), torch.stack(biases, dim=1)]
         grus = join_grus([self.router.gru, *(expert.gru for expert in recurrent)])
-        return JoinedLayer(grus, (self.router.fc.weight, self.router.fc.bias), torch.cat(rows))
+        return JoinedLayer(grus, (self.router.fc.weight, self.router.fc.bias), torch.cat(columns, dim=1))
+
+    def _compute(self, inputs, state, keep, joined, rule) -> LayerActivations:
+        """Run T timesteps, in arrays; a `rule` is given all of them at once."""
+        kept = LayerActivations(*keep.shape, self)
+        kept.grus.steps(inputs, state, keep, joined.grus)
+        hidden, routing, first = kept.grus.after, kept.routing, self.router.hidden_size
+        for t in range(len(keep)):
+            route(hidden[t], *joined.router, routing[t])
+        used = routing if rule is None else batch_last(rule(batch_first(routing)))
+        for t in range(len(keep)):
+            mix(
+                self.expert_sizes, joined.projections, inputs[t], hidden[t], first, used[t],
+                kept.weighted, kept.output[t],
+            )  # fmt: skip
+        return kept
 
     def step(
         self,
@@ -181,18 +227,17 @@ class MoELayer(nn.Module):
         state: np.ndarray,
         keep: np.ndarray,
         joined: JoinedLayer,
-        kept: Activations,
+        kept: LayerActivations,
         t: int,
         rule: Callable[[Tensor], Tensor] | None,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """`unroll` for one timestep, in arrays: inputs [B, size], state [B, state_size], keep [B], `joined` as arrays
-        -> output, state, router weights [B, E], the weights used [B, E]."""
-        hidden = kept.step(t, inputs, state, keep, joined.grus)
-        routing = np.empty((len(inputs), len(self.experts)), np.float32)
+        """`unroll` for one timestep, in arrays: inputs [size, B], state [state_size, B], keep [B], `joined` as arrays
+        -> output, state, router weights [E, B], the weights used [E, B]."""
+        hidden, routing, output = kept.grus.step(t, inputs, state, keep, joined.grus), kept.routing[t], kept.output[t]
         route(hidden, *joined.router, routing)
-        used = routing if rule is None else rule(torch.from_numpy(routing)).numpy()
-        weighted, output = np.empty((len(inputs), len(joined.projections)), np.float32), np.empty_like(inputs)
-        mix(self.expert_sizes, joined.projections, inputs, hidden, self.router.hidden_size, used, weighted, output)
+        used = routing if rule is None else batch_last(rule(batch_first(routing)))
+        first = self.router.hidden_size
+        mix(self.expert_sizes, joined.projections, inputs, hidden, first, used, kept.weighted, output)
         return output, hidden, routing, used
 
     def unroll(
@@ -201,7 +246,7 @@ class MoELayer(nn.Module):
         state: Tensor,
         keep: Tensor,
         joined: JoinedLayer,
-        kept: Activations | None = None,
+        kept: LayerActivations | None = None,
         rule: Callable[[Tensor], Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """T timesteps at once.
@@ -211,18 +256,33 @@ class MoELayer(nn.Module):
             state: [B, state_size].
             keep: [T, B], 0 where an episode begins (the state returns to zero), else 1.
             joined: from `join`.
-            kept: see `unroll_grus`.
+            kept: what `step` kept of these very timesteps, if it did.
             rule: changes the router's weights before they are used.
 
         Returns:
             output [T, B, size], state [B, state_size], router weights [T, B, E], the weights used [T, B, E].
         """
-        hidden = unroll_grus(inputs, state, keep, joined.grus, self.recurrent_sizes, kept)
-        routing = nn.functional.linear(hidden[..., : self.router.hidden_size], *joined.router).softmax(-1)
+        first = self.router.hidden_size
+        if not inputs.is_cpu:
+            hidden = unroll_grus(inputs, state, keep, joined.grus, self.recurrent_sizes)
+            routing = nn.functional.linear(hidden[..., :first], *joined.router).softmax(-1)
+            used = routing if rule is None else rule(routing)
+            output = mix_in_tensor_operations(inputs, hidden, used, joined.projections, self.expert_sizes, first)
+            return output, hidden[-1], routing, used
+        if kept is None:
+            kept = self._compute(batch_last(inputs), batch_last(state), keep.numpy(), _as_arrays(joined), rule)
+        hidden = unroll_grus(inputs, state, keep, joined.grus, self.recurrent_sizes, kept.grus)
+        hidden, routing = _Route.apply(hidden, *joined.router, kept)
         used = routing if rule is None else rule(routing)
-        mixed = _Mix.apply if inputs.is_cpu else mix_in_tensor_operations
-        output = mixed(inputs, hidden, used, joined.projections, self.expert_sizes, self.router.hidden_size)
+        output = _Mix.apply(inputs, hidden, used, joined.projections, self.expert_sizes, first, kept)
         return output, hidden[-1], routing, used
+
+
+class PolicyActivations(NamedTuple):
+    """What T timesteps of B agents compute in a policy, and the backward pass reads."""
+
+    input: InputActivations
+    layers: list
 
 
 class PolicyOutput(NamedTuple):
@@ -293,9 +353,10 @@ class MixtureOfExpertsPolicy(nn.Module):
         """Return the state in which every episode begins: zeros, [batch, state_size] per layer."""
         return [self.head.weight.new_zeros(batch, layer.state_size) for layer in self.moe_layers]
 
-    def empty_activations(self, steps: int, batch: int) -> list[Activations]:
+    def empty_activations(self, steps: int, batch: int) -> PolicyActivations:
         """Return room for what a rollout computes, so that the unroll that learns from it need not do it again."""
-        return [Activations(steps, batch, layer.recurrent_sizes) for layer in self.moe_layers]
+        layers = [LayerActivations(steps, batch, layer) for layer in self.moe_layers]
+        return PolicyActivations(self.input_projection.empty_activations(steps, batch), layers)
 
     def join(self) -> JoinedPolicy:
         """Return all weights in the form that `step` and `unroll` read; it goes stale when parameters change."""
@@ -313,7 +374,7 @@ class MixtureOfExpertsPolicy(nn.Module):
         state: list[Tensor],
         keep: Tensor,
         joined: JoinedPolicy,
-        activations: list[Activations],
+        activations: PolicyActivations,
         t: int = 0,
         rule: RoutingRule | None = None,
     ) -> PolicyOutput:
@@ -327,16 +388,17 @@ class MixtureOfExpertsPolicy(nn.Module):
         Returns:
             tensors without the time dimension; the state lies in `activations`, and changes when they are used again.
         """
-        hidden = self.input_projection.step(observation, told, joined.input)
+        hidden = self.input_projection.step(observation, told, joined.input, activations.input, t)
         keep = keep.numpy()
         outputs = []
         for index, (layer, weights) in enumerate(zip(self.moe_layers, joined.layers, strict=True)):
             layer_rule = None if rule is None else lambda routed, index=index: rule(index, routed)
-            now = (hidden, state[index].numpy(), keep)
-            hidden, *rest = layer.step(*now, weights, activations[index], t, layer_rule)
-            outputs.append([torch.from_numpy(array) for array in rest])
+            now = (hidden, batch_last(state[index]), keep)
+            hidden, *rest = layer.step(*now, weights, activations.layers[index], t, layer_rule)
+            outputs.append([batch_first(array) for array in rest])
         weight, bias = joined.head
-        return PolicyOutput(torch.from_numpy(hidden @ weight.T + bias), *map(list, zip(*outputs, strict=True)))
+        logits = batch_first(weight @ hidden + bias[:, None])
+        return PolicyOutput(logits, *map(list, zip(*outputs, strict=True)))
 
     def unroll(
         self,
@@ -345,7 +407,7 @@ class MixtureOfExpertsPolicy(nn.Module):
         state: list[Tensor],
         keep: Tensor,
         joined: JoinedPolicy,
-        activations: list[Activations] | None = None,
+        activations: PolicyActivations | None = None,
         rule: RoutingRule | None = None,
     ) -> PolicyOutput:
         """Run T timesteps of B agents.
@@ -359,12 +421,12 @@ class MixtureOfExpertsPolicy(nn.Module):
             activations: what `step` kept of these very steps, if it did.
             rule: changes each layer's router weights before they are used (dropout, lesions).
         """
-        hidden = self.input_projection(observation.flatten(0, 1), told, joined.input)
-        hidden = hidden.unflatten(0, keep.shape)
+        kept_input = None if activations is None else activations.input
+        hidden = self.input_projection.unroll(observation, told, joined.input, kept_input)
         outputs = []
         for index, (layer, weights) in enumerate(zip(self.moe_layers, joined.layers, strict=True)):
             layer_rule = None if rule is None else lambda routed, index=index: rule(index, routed)
-            kept = None if activations is None else activations[index]
+            kept = None if activations is None else activations.layers[index]
             hidden, *rest = layer.unroll(hidden, state[index], keep, weights, kept, layer_rule)
             outputs.append(rest)
         return PolicyOutput(self.head(hidden), *map(list, zip(*outputs, strict=True)))

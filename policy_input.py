@@ -5,6 +5,7 @@ direction one-hot, the carrying flag); `ObservationEncoder` turns it into featur
 mission meet them.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -12,13 +13,15 @@ import torch
 from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX, STATE_TO_IDX
 from torch import Tensor, nn
 
-from policy_kernels import add_onehot, add_onehot_backward, attend, attend_backward
+from gru import batch_first, batch_last, room
+from policy_kernels import read_backward, read_forward
 
 VIEW_CELLS = 7 * 7
 IMAGE_SIZE = VIEW_CELLS * 3
 OBSERVATION_SIZE = IMAGE_SIZE + 4 + 1
 CELL_CHANNELS = (len(OBJECT_TO_IDX), len(COLOR_TO_IDX), len(STATE_TO_IDX))  # values of a cell's type, color, state
 CELL_VALUES = sum(CELL_CHANNELS)
+LOOKS = math.prod(CELL_CHANNELS)
 OBS_ENCODINGS = ("raw", "onehot")
 LANG_FUSIONS = ("concat", "film", "attention")
 
@@ -60,9 +63,9 @@ class ObservationEncoder(nn.Module):
 class CellAttention(nn.Module):
     """How well each visible cell answers the mission: one query-key product per cell and head.
 
-    A cell has only 11 * 6 * 3 = 198 possible looks, so all keys together are a small table. Queries and keys are
-    normalised, so that scores are about as large as one-hot features from the first update on; products of two small
-    things would take long to grow.
+    A cell has only 11 * 6 * 3 = 198 possible looks, so what a mission makes of each is a small table, computed once per
+    mission. Queries and keys are normalised, so that scores are about as large as one-hot features from the first
+    update on; products of two small things would take long to grow.
     """
 
     def __init__(self, lang_dim: int, heads: int = 4, key_size: int = 32):
@@ -80,41 +83,17 @@ class CellAttention(nn.Module):
         keys = self.key(self.looks)
         return nn.functional.layer_norm(keys, keys.shape[1:])
 
-    def queries(self, language: Tensor) -> Tensor:
-        """language [M, lang_dim] -> what each head looks for, [M, heads, key_size]."""
+    def answers(self, language: Tensor, keys: Tensor) -> Tensor:
+        """language [M, lang_dim], keys of all looks -> how well each answers each head's query, [M, heads, 198]."""
         queries = self.query(language).unflatten(-1, (self.heads, -1))
-        return nn.functional.layer_norm(queries, queries.shape[-1:]) / queries.shape[-1] ** 0.5
+        queries = nn.functional.layer_norm(queries, queries.shape[-1:]) / queries.shape[-1] ** 0.5
+        return queries @ keys.t()
 
-    def forward(self, observation: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
-        """observation [R, 152], queries [R, heads, key_size], keys from `keys` -> scores [R, heads * 49]."""
-        attended = _Attend.apply if keys.is_cpu else attend_by_table
-        return attended(observation.byte(), queries, keys).flatten(1)
-
-
-class _Attend(torch.autograd.Function):
-    """observation uint8 [R, 152], queries [R, heads, size], keys [198, size] -> products [R, heads, 49]."""
-
-    @staticmethod
-    def forward(ctx, observation, queries, keys):
-        ctx.save_for_backward(observation, queries, keys)
-        scores = queries.new_empty(*queries.shape[:2], VIEW_CELLS)
-        attend(observation.numpy(), *CELL_CHANNELS[1:], queries.numpy(), keys.numpy(), scores.numpy())
-        return scores
-
-    @staticmethod
-    def backward(ctx, grad_scores):
-        observation, queries, keys = ctx.saved_tensors
-        grads = torch.zeros_like(queries), torch.zeros_like(keys)
-        arrays = (tensor.numpy() for tensor in (queries, keys, grad_scores.contiguous(), *grads))
-        attend_backward(observation.numpy(), *CELL_CHANNELS[1:], *arrays)
-        return None, *grads
-
-
-def attend_by_table(observation: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
-    """What `_Attend` computes, for devices that compiled functions do not run on."""
-    cells = observation[:, :IMAGE_SIZE].reshape(-1, VIEW_CELLS, 3).long()
-    look = (cells[..., 0] * CELL_CHANNELS[1] + cells[..., 1]) * CELL_CHANNELS[2] + cells[..., 2]
-    return (queries @ keys.t()).gather(2, look[:, None, :].expand(-1, queries.shape[1], -1))
+    def forward(self, observation: Tensor, answers: Tensor) -> Tensor:
+        """observation [R, 152], the answers of each row's mission [R, heads, 198] -> scores [R, heads * 49]."""
+        cells = observation[:, :IMAGE_SIZE].reshape(-1, VIEW_CELLS, 3).long()
+        look = (cells[..., 0] * CELL_CHANNELS[1] + cells[..., 1]) * CELL_CHANNELS[2] + cells[..., 2]
+        return answers.gather(2, look[:, None, :].expand(-1, self.heads, -1)).flatten(1)
 
 
 class JoinedInput(NamedTuple):
@@ -137,44 +116,59 @@ class Told(NamedTuple):
     """What the input makes of missions alone: it stays the same as long as an episode lasts.
 
     Attributes:
+        rows: int64 [R], which of the M missions each row is told.
         output: [M, output_size], the missions' part of the projection.
-        queries: [M, heads, key_size], of `CellAttention`, where there is one.
+        answers: [M, heads, 198], of `CellAttention`; without it there are no heads.
         film: [M, 2 * features], scale and shift, where there are any.
     """
 
+    rows: Tensor
     output: Tensor
-    queries: Tensor | None
+    answers: Tensor
     film: Tensor | None
 
     def take(self, rows) -> "Told":
-        """Return the missions of these rows."""
-        return Told(*(None if part is None else part[rows] for part in self))
+        """Return what these rows are told."""
+        return self._replace(rows=self.rows[rows])
 
     def put(self, rows, others: "Told") -> None:
-        """Replace the missions of these rows."""
-        for part, other in zip(self, others, strict=True):
+        """Replace the missions of these rows, where row r is told mission r."""
+        for part, other in zip(self[1:], others[1:], strict=True):
             if part is not None:
                 part[rows] = other
 
 
-class _AddOnehot(torch.autograd.Function):
-    """output [R, size], observation uint8 [R, 152], table [985, size] -> output + one-hot encoded observation @ table:
-    a sum of 149 rows each, where the product would multiply 985."""
+class InputActivations:
+    """What T timesteps of B agents make of what they see and are told.
+
+    Attributes:
+        output: [T, output_size, B].
+        scores, by_row: [B, scores] and [B, output_size], to work in.
+    """
+
+    def __init__(self, steps: int, batch: int, scores: int, output_size: int):
+        self.output = room(steps, output_size, batch)
+        self.scores = room(batch, scores)
+        self.by_row = room(batch, output_size)
+
+
+class _Read(torch.autograd.Function):
+    """observation uint8 [T, B, 152], starts [147], rows [T * B], and per mission or shared by all what they are told ->
+    output [T, B, size], which is in `kept` already."""
 
     @staticmethod
-    def forward(ctx, output, observation, starts, table):
-        ctx.save_for_backward(observation, starts, table)
-        output = output.clone()
-        add_onehot(observation.numpy(), starts.numpy(), table.numpy(), output.numpy())
-        return output
+    def forward(ctx, observation, starts, rows, of_missions, answers, of_scores, table, kept):
+        arrays = [tensor.numpy() for tensor in (observation, starts, rows.view(observation.shape[:2]))]
+        ctx.arrays, ctx.weights, ctx.kept = arrays, [w.numpy() for w in (of_missions, answers, of_scores, table)], kept
+        return batch_first(kept.output)
 
     @staticmethod
     def backward(ctx, grad_output):
-        observation, starts, table = ctx.saved_tensors
-        grad_table = torch.zeros_like(table)
-        grad_output = grad_output.contiguous()
-        add_onehot_backward(observation.numpy(), starts.numpy(), grad_output.numpy(), grad_table.numpy())
-        return grad_output, None, None, grad_table
+        (observation, starts, rows), (_, answers, of_scores, _), kept = ctx.arrays, ctx.weights, ctx.kept
+        grads = [np.zeros_like(weight) for weight in ctx.weights]
+        arrays = (observation, *CELL_CHANNELS[1:], starts, rows, answers, of_scores, batch_last(grad_output))
+        read_backward(*arrays, *grads, kept.scores, kept.by_row)
+        return None, None, None, *map(torch.from_numpy, grads), None
 
 
 class InputProjection(nn.Linear):
@@ -199,37 +193,51 @@ class InputProjection(nn.Linear):
 
     def join(self) -> JoinedInput:
         """Return the weights in the form that `tell`, `forward` and `step` read, to share it between calls."""
-        of_features, of_mission, of_scores = self.weight.t().split(self.sizes)
+        of_features, of_mission, of_scores = (part.contiguous() for part in self.weight.t().split(self.sizes))
         keys = None if self.attention is None else self.attention.keys()
-        return JoinedInput(of_features.contiguous(), of_mission, of_scores, keys)
+        return JoinedInput(of_features, of_mission, of_scores, keys)
 
     def tell(self, language: Tensor, joined: JoinedInput) -> Told:
-        """Projected missions [M, lang_dim] -> what `forward` and `step` read of them."""
+        """Projected missions [M, lang_dim] -> what M rows, each with one of them, are told."""
         output = torch.addmm(self.bias, language, joined.of_mission)
-        queries = None if self.attention is None else self.attention.queries(language)
-        return Told(output, queries, None if self.film is None else self.film(language))
+        none = output.new_zeros(len(output), 0, LOOKS)
+        answers = none if self.attention is None else self.attention.answers(language, joined.keys)
+        film = None if self.film is None else self.film(language)
+        return Told(torch.arange(len(output), device=output.device), output, answers, film)
+
+    def empty_activations(self, steps: int, batch: int) -> InputActivations:
+        """Return room for what `step` computes."""
+        return InputActivations(steps, batch, self.sizes[2], self.out_features)
 
     def forward(self, observation: Tensor, told: Told, joined: JoinedInput) -> Tensor:
-        """observation [R, 152] with the mission of each row, from `tell` -> [R, output_size]."""
-        output = told.output
+        """By the definition: observation [R, 152] and what its rows are told, from `tell` -> [R, output_size]."""
+        output = told.output[told.rows]
         if self.attention is not None:
-            output = torch.addmm(output, self.attention(observation, told.queries, joined.keys), joined.of_scores)
-        if self.adds_rows and output.is_cpu:
-            return _AddOnehot.apply(output, observation, self.encoder.starts, joined.of_features)
+            output = torch.addmm(output, self.attention(observation, told.answers[told.rows]), joined.of_scores)
         features = self.encoder(observation)
         if self.film is not None:
-            scale, shift = told.film.chunk(2, dim=-1)
+            scale, shift = told.film[told.rows].chunk(2, dim=-1)
             features = features * (1 + scale) + shift
         return torch.addmm(output, features, joined.of_features)
 
-    def step(self, observation: Tensor, told: Told, joined: JoinedInput) -> np.ndarray:
-        """`forward` on the CPU and without gradients."""
-        if not self.adds_rows:
-            return self(observation, told, joined).numpy()
-        observation, output = observation.numpy(), told.output.numpy().copy()
-        if self.attention is not None:
-            scores = np.empty((len(observation), self.attention.heads, VIEW_CELLS), np.float32)
-            attend(observation, *CELL_CHANNELS[1:], told.queries.numpy(), joined.keys.numpy(), scores)
-            output += scores.reshape(len(observation), -1) @ joined.of_scores.numpy()
-        add_onehot(observation, self.encoder.starts.numpy(), joined.of_features.numpy(), output)
+    def step(self, observation: Tensor, told: Told, joined: JoinedInput, kept: InputActivations, t: int) -> np.ndarray:
+        """`unroll` for one timestep, on the CPU and without gradients -> [output_size, B]."""
+        output = kept.output[t]
+        if self.adds_rows:
+            arrays = [tensor.detach().numpy() for tensor in (*told[:3], joined.of_scores, joined.of_features)]
+            starts = self.encoder.starts.numpy()
+            read_forward(observation.numpy(), *CELL_CHANNELS[1:], starts, *arrays, kept.scores, kept.by_row, output)
+        else:
+            output[:] = self(observation, told, joined).numpy().T
         return output
+
+    def unroll(self, observation: Tensor, told: Told, joined: JoinedInput, kept: InputActivations | None) -> Tensor:
+        """observation [T, B, 152], told to T * B rows, `kept`: what `step` kept of them -> [T, B, output_size]."""
+        if not (self.adds_rows and told.output.is_cpu):
+            return self(observation.flatten(0, 1), told, joined).unflatten(0, observation.shape[:2])
+        if kept is None:
+            kept = self.empty_activations(*observation.shape[:2])
+            for t, rows in enumerate(told.rows.view(observation.shape[:2])):
+                self.step(observation[t], told._replace(rows=rows), joined, kept, t)
+        weights = (told.output, told.answers, joined.of_scores, joined.of_features)
+        return _Read.apply(observation, self.encoder.starts, told.rows, *weights, kept)

@@ -1,7 +1,9 @@
-"""The policy's arithmetic between its matrix products, compiled for the CPU.
+"""The policy's arithmetic, compiled for the CPU.
 
-At batch sizes of some tens, a tensor operation costs more to call than to compute; here everything between two products
-is one call. Arrays are float32 and C-contiguous along their last axis; rows are agents (or timesteps of agents).
+At batch sizes of some tens, a tensor operation costs more to call than to compute; here a layer is a few calls. Arrays
+are float32 and contiguous. Their last axis is the batch of B agents: what is one per unit (a bias, a gate's rows) then
+lies in one piece, a matrix multiplies from the left as torch keeps it, and loops run over many neighbours at once.
+Observations and missions are the exception: theirs are rows, one per agent.
 """
 
 import math
@@ -10,6 +12,7 @@ import numpy as np
 import scipy.linalg  # noqa: F401  (numba's products are its BLAS)
 from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 from threadpoolctl import threadpool_limits
 
@@ -52,12 +55,46 @@ def tanh(x):
     return TWO / (ONE + exp(-TWO * x)) - ONE
 
 
-@njit(cache=True, nogil=True)
-def _of_gru(kept, start, s, steps, batch, t):
-    """Return what is kept of timestep t of the GRU whose hidden units begin at `start`: five arrays [B * s]."""
-    first = steps * batch * start + t * batch * s
-    last = first + batch * s
-    return kept[0, first:last], kept[1, first:last], kept[2, first:last], kept[3, first:last], kept[4, first:last]
+@intrinsic
+def add_product(context, a, b, c):
+    """c += a @ b, where `np.dot` can only replace c; a or b may be the `.T` of a contiguous matrix."""
+
+    def code(context, builder, signature, arguments):
+        char, size, pointer = ir.IntType(8), ir.IntType(64), ir.IntType(8).as_pointer()
+        arrays = [context.make_array(kind)(context, builder, v) for kind, v in zip(signature.args, arguments, strict=True)]
+        (rows, inner), (_, columns), _ = (cgutils.unpack_tuple(builder, array.shape, 2) for array in arrays)
+        a_data, b_data, c_data = (builder.bitcast(array.data, pointer) for array in arrays)
+        one = builder.bitcast(cgutils.alloca_once_value(builder, ir.Constant(ir.FloatType(), 1)), pointer)
+        transposed_a, transposed_b = (kind.layout == "F" for kind in signature.args[:2])
+        transpose_a, transpose_b = (ir.Constant(char, ord("nt"[t])) for t in (transposed_a, transposed_b))
+        lead_a, lead_b = rows if transposed_a else inner, inner if transposed_b else columns
+        # BLAS counts by columns, so this is c.T += b.T @ a.T
+        arguments = [ir.Constant(char, ord("s")), transpose_b, transpose_a, columns, rows, inner]
+        arguments += [one, b_data, lead_b, a_data, lead_a, one, c_data, columns]
+        kinds = [char, char, char, size, size, size, *[pointer, pointer, size, pointer, size], pointer, pointer, size]
+        gemm = ir.FunctionType(ir.IntType(32), kinds)
+        builder.call(cgutils.get_or_insert_function(builder.module, gemm, "numba_xxgemm"), arguments)
+        return context.get_dummy_value()
+
+    if not (a.layout in "CF" and b.layout in "CF" and c.layout == "C"):
+        raise TypeError(f"add_product of arrays that are not contiguous: {a}, {b}, {c}")
+    return types.none(a, b, c), code
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _fill(rows, values):
+    """Fill each row with its value."""
+    for j in range(rows.shape[0]):
+        rows[j] = values[j]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _mask(rows, keep, masked):
+    """rows [s, B] * keep [B] -> masked [s, B]."""
+    for j in range(rows.shape[0]):
+        row, result = rows[j], masked[j]
+        for b in range(keep.size):
+            result[b] = row[b] * keep[b]
 
 
 # Short loops over whole blocks, each with one array to write: those the compiler turns into vector code.
@@ -90,152 +127,140 @@ def _gates_backward(r, z, n, u_n, h, d, d_r, d_z, d_n, d_u_n):
 
 
 @njit(cache=True, nogil=True)
-def _pack(d_r, d_z, d_n, d_u_n, d_i, d_u):
-    """Fill the rows of d_i [B, >= 3s] with d_r, d_z, d_n, and those of d_u [B, 3s] with d_r, d_z, d_u_n."""
-    s = d_u.shape[1] // 3
-    for b in range(d_u.shape[0]):
-        d_i_b, d_u_b = d_i[b], d_u[b]
-        first = b * s
-        for j in range(s):
-            d_u_b[j] = d_r[first + j]
-        for j in range(s):
-            d_u_b[s + j] = d_z[first + j]
-        for j in range(2 * s):
-            d_i_b[j] = d_u_b[j]
-        for j in range(s):
-            d_i_b[2 * s + j] = d_n[first + j]
-        for j in range(s):
-            d_u_b[2 * s + j] = d_u_n[first + j]
+def _four(block):
+    """Return the four quarters of a block [4 * s, B], flat."""
+    s = block.shape[0] // 4
+    return block[:s].ravel(), block[s : 2 * s].ravel(), block[2 * s : 3 * s].ravel(), block[3 * s :].ravel()
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def gru_forward(sizes, weight_ih, weight_hh, bias_ih, bias_hh, t, inputs, state, keep, kept, after, room):
-    """Timestep t of GRUs side by side, by torch.nn.GRU's equations: r, z = sigmoid(i + u), n = tanh(i_n + r * u_n),
+def gru_forward(sizes, weight_ih, weight_hh, bias, inputs, state, keep, gates, after, before):
+    """A timestep of GRUs side by side, by torch.nn.GRU's equations: r, z = sigmoid(i + u), n = tanh(i_n + r * u_n),
     h' = (1 - z) * n + z * h, where i and u are the products of the input and of the state h, with their biases.
 
     Args:
         sizes: int64 [G], hidden units s of each GRU, H in all.
-        weight_ih, weight_hh, bias_ih, bias_hh: see `gru.JoinedGRUs`.
-        inputs: [B, input_size].
-        state: [B, H].
+        weight_ih, weight_hh, bias: see `gru.JoinedGRUs`.
+        inputs: [input_size, B].
+        state: [H, B].
         keep: [B], 0 where an episode begins and the state returns to zero, else 1.
-        kept: [5, T * B * H]; filled with r, z, n, u_n and h, each per GRU [T, B, s].
-        after: [T, B, H]; filled with h'.
-        room: [2, 3 * B * H], to work in: arrays cost more to allocate than to fill.
+        gates: [4H, B], to be filled per GRU with r, z, n, u_n.
+        after: [H, B], to be filled with h'.
+        before: [H, B], to work in.
     """
-    steps, batch, units = after.shape
-    i = room[0].reshape(batch, 3 * units)
-    np.dot(inputs, weight_ih, i)
+    _mask(state, keep, before)
     start = 0
     weights = 0
     for s in sizes:
-        r, z, n, u_n, h = _of_gru(kept, start, s, steps, batch, t)
-        for b in range(batch):
-            for j in range(s):
-                h[b * s + j] = state[b, start + j] * keep[b]
-        u = room[1, : batch * 3 * s].reshape(batch, 3 * s)
-        np.dot(h.reshape(batch, s), weight_hh[weights : weights + 3 * s * s].reshape(s, 3 * s), u)
-        for b in range(batch):
-            i_b, u_b = i[b, 3 * start :], u[b]
-            b_i, b_h = bias_ih[3 * start :], bias_hh[3 * start :]
-            r_b, z_b, n_b, u_n_b = r[b * s :], z[b * s :], n[b * s :], u_n[b * s :]
-            for j in range(s):
-                r_b[j] = i_b[j] + b_i[j] + u_b[j] + b_h[j]
-            for j in range(s):
-                z_b[j] = i_b[s + j] + b_i[s + j] + u_b[s + j] + b_h[s + j]
-            for j in range(s):
-                n_b[j] = i_b[2 * s + j] + b_i[2 * s + j]
-            for j in range(s):
-                u_n_b[j] = u_b[2 * s + j] + b_h[2 * s + j]
-        h_new = room[1]
-        _gates_forward(r, z, n, u_n, h, h_new)
-        for b in range(batch):
-            for j in range(s):
-                after[t, b, start + j] = h_new[b * s + j]
+        h, hh = before[start : start + s], weight_hh[weights : weights + 3 * s * s].reshape(3 * s, s)
+        block = gates[4 * start : 4 * (start + s)]
+        _fill(block, bias[4 * start :])
+        add_product(weight_ih[3 * start : 3 * (start + s)], inputs, block[: 3 * s])
+        add_product(hh[: 2 * s], h, block[: 2 * s])
+        add_product(hh[2 * s :], h, block[3 * s :])
+        r, z, n, u_n = _four(block)
+        _gates_forward(r, z, n, u_n, h.ravel(), after[start : start + s].ravel())
         start += s
         weights += 3 * s * s
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def gru_backward(
-    sizes, weight_ih, weight_hh, inputs, keep, kept, grad_after,
-    grad_inputs, grad_state, grad_weight_ih, grad_weight_hh, grad_bias_ih, grad_bias_hh,
-    grad_i, grad_u, room,
+    sizes, weight_ih, weight_hh, inputs, state, keep, gates, after, grad_after,
+    grad_inputs, grad_state, grad_weight_ih, grad_weight_hh, grad_bias, before, d_gates,
 ):  # fmt: skip
     """The gradient of T timesteps of `gru_forward`.
 
     Args:
-        inputs: [T * B, input_size].
+        inputs: [T, input_size, B].
+        state: [H, B], before the first.
         keep: [T, B].
-        kept: as `gru_forward` filled it.
-        grad_after: [T, B, H], the gradient of h' from elsewhere.
-        grad_inputs .. grad_bias_hh: to be filled, shaped as what they are the gradients of.
-        grad_i, grad_u: [T * B * 3H], room: [6 * B * H], to work in.
+        gates, after: [T, 4H, B] and [T, H, B], as `gru_forward` filled them.
+        grad_after: [T, H, B], the gradient of h' from elsewhere.
+        grad_inputs .. grad_bias: zeros, to become the gradients of what they are named after; grad_bias: [4H, 1].
+        before, d_gates: [H, B] and [4H, B], to work in.
     """
-    steps, batch, units = grad_after.shape
-    rows = steps * batch
-    d_i = grad_i.reshape(steps, batch, 3 * units)
-    grad_bias_ih[:] = ZERO
-    grad_bias_hh[:] = ZERO
-    start = 0
-    weights = 0
-    for s in sizes:
-        weight = weight_hh[weights : weights + 3 * s * s].reshape(s, 3 * s)
-        of_gru = grad_u[: 3 * rows * s].reshape(steps, batch, 3 * s)
-        blocks = room[: 6 * batch * s].reshape(6, batch, s)
-        d, through_u = blocks[0], blocks[1]
-        d_r, d_z, d_n, d_u_n = blocks[2].ravel(), blocks[3].ravel(), blocks[4].ravel(), blocks[5].ravel()
-        d[:] = ZERO
-        for t in range(steps - 1, -1, -1):
-            for b in range(batch):
-                d_b, d_after = d[b], grad_after[t, b, start:]
-                for j in range(s):
-                    d_b[j] += d_after[j]
-            _gates_backward(*_of_gru(kept, start, s, steps, batch, t), d.ravel(), d_r, d_z, d_n, d_u_n)
-            _pack(d_r, d_z, d_n, d_u_n, d_i[t, :, 3 * start :], of_gru[t])
-            np.dot(of_gru[t], weight.T, through_u)
-            for b in range(batch):
-                d_b, more = d[b], through_u[b]
-                for j in range(s):
-                    d_b[j] = (d_b[j] + more[j]) * keep[t, b]
-        for b in range(batch):
-            for j in range(s):
-                grad_state[b, start + j] = d[b, j]
-        first = steps * batch * start
-        states = kept[4, first : first + rows * s].reshape(rows, s)
-        d_u = of_gru.reshape(rows, 3 * s)
-        np.dot(states.T, d_u, grad_weight_hh[weights : weights + 3 * s * s].reshape(s, 3 * s))
-        total = grad_bias_hh[3 * start :]
-        for row in range(rows):
-            for j in range(3 * s):
-                total[j] += d_u[row, j]
-        start += s
-        weights += 3 * s * s
-    flat = grad_i.reshape(rows, 3 * units)
-    np.dot(inputs.T, flat, grad_weight_ih)
-    np.dot(flat, weight_ih.T, grad_inputs)
-    for row in range(rows):
-        for j in range(3 * units):
-            grad_bias_ih[j] += flat[row, j]
+    ones = np.ones((keep.shape[1], 1), np.float32)
+    for t in range(keep.shape[0] - 1, -1, -1):
+        _mask(state if t == 0 else after[t - 1], keep[t], before)
+        d_all, d_after = grad_state.ravel(), grad_after[t].ravel()
+        for x in range(d_all.size):
+            d_all[x] += d_after[x]
+        start = 0
+        weights = 0
+        for s in sizes:
+            of_ih, of_hh = slice(3 * start, 3 * (start + s)), slice(weights, weights + 3 * s * s)
+            hh, grad_hh = weight_hh[of_hh].reshape(3 * s, s), grad_weight_hh[of_hh].reshape(3 * s, s)
+            h, d = before[start : start + s], grad_state[start : start + s]
+            r, z, n, u_n = _four(gates[t, 4 * start : 4 * (start + s)])
+            block = d_gates[4 * start : 4 * (start + s)]
+            d_r, d_z, d_n, d_u_n = _four(block)
+            _gates_backward(r, z, n, u_n, h.ravel(), d.ravel(), d_r, d_z, d_n, d_u_n)
+            add_product(hh[: 2 * s].T, block[: 2 * s], d)
+            add_product(hh[2 * s :].T, block[3 * s :], d)
+            add_product(weight_ih[of_ih].T, block[: 3 * s], grad_inputs[t])
+            add_product(block[: 3 * s], inputs[t].T, grad_weight_ih[of_ih])
+            add_product(block[: 2 * s], h.T, grad_hh[: 2 * s])
+            add_product(block[3 * s :], h.T, grad_hh[2 * s :])
+            start += s
+            weights += 3 * s * s
+        add_product(d_gates, ones, grad_bias)
+        _mask(grad_state, keep[t], grad_state)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
+@njit(cache=True, nogil=True, error_model="numpy")
 def route(hidden, weight, bias, routing):
-    """A router's linear map and softmax: hidden [B, >= R], weight [E, R], bias [E] -> routing [B, E]."""
-    for b in range(hidden.shape[0]):
-        largest = np.float32(-np.inf)
-        for e in range(weight.shape[0]):
-            score = bias[e]
-            for j in range(weight.shape[1]):
-                score += weight[e, j] * hidden[b, j]
-            routing[b, e] = score
-            largest = max(largest, score)
-        total = ZERO
-        for e in range(weight.shape[0]):
-            routing[b, e] = exp(routing[b, e] - largest)
-            total += routing[b, e]
-        for e in range(weight.shape[0]):
-            routing[b, e] /= total
+    """A router's linear map and softmax: hidden [>= R, B], weight [E, R], bias [E] -> routing [E, B]."""
+    _fill(routing, bias)
+    add_product(weight, hidden[: weight.shape[1]], routing)
+    for b in range(routing.shape[1]):
+        largest, total = np.float32(-np.inf), ZERO
+        for e in range(routing.shape[0]):
+            largest = max(largest, routing[e, b])
+        for e in range(routing.shape[0]):
+            routing[e, b] = exp(routing[e, b] - largest)
+            total += routing[e, b]
+        for e in range(routing.shape[0]):
+            routing[e, b] /= total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def route_backward(hidden, weight, routing, grad_routing, grad_hidden, grad_weight, grad_bias, d_scores):
+    """The gradient of T timesteps of `route`, added to `grad_hidden` [T, >= R, B], `grad_weight` and `grad_bias` [E];
+    `d_scores` [E, B] is to work in."""
+    first = weight.shape[1]
+    for t in range(hidden.shape[0]):
+        for b in range(routing.shape[2]):
+            mean = ZERO
+            for e in range(routing.shape[1]):
+                mean += routing[t, e, b] * grad_routing[t, e, b]
+            for e in range(routing.shape[1]):
+                d_scores[e, b] = routing[t, e, b] * (grad_routing[t, e, b] - mean)
+                grad_bias[e] += d_scores[e, b]
+        add_product(weight.T, d_scores, grad_hidden[t, :first])
+        add_product(d_scores, hidden[t, :first].T, grad_weight)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _weigh(sizes, hidden, first, used, weighted):
+    """Fill `weighted` [H + E, B] with each expert's states times its weight, then the weights."""
+    start, units = 0, hidden.shape[0] - first
+    for e in range(sizes.size):
+        w = used[e]
+        for j in range(start, start + sizes[e]):
+            state, result = hidden[first + j], weighted[j]
+            for b in range(w.size):
+                result[b] = w[b] * state[b]
+        weighted[units + e] = w
+        start += sizes[e]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _weight_of_identity(sizes, used, identity):
+    identity[:] = ZERO
+    for e in range(sizes.size):
+        if sizes[e] == 0:
+            identity += used[e]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -244,125 +269,157 @@ def mix(sizes, projections, inputs, hidden, first, used, weighted, output):
 
     Args:
         sizes: int64 [E], the experts' hidden units, H in all; 0 is the identity.
-        projections: [H + E, size], see `mixture_of_experts.JoinedLayer`.
-        inputs: [B, size], the layer's input.
-        hidden: [B, first + H], its states.
-        used: [B, E], the weights to mix with.
-        weighted: [B, H + E], to be filled with each expert's states times its weight, then the weights.
-        output: [B, size], to be filled.
+        projections: [size, H + E], see `mixture_of_experts.JoinedLayer`.
+        inputs: [size, B], the layer's input.
+        hidden: [first + H, B], its states.
+        used: [E, B], the weights to mix with.
+        weighted: [H + E + 1, B], to work in.
+        output: [size, B], to be filled.
     """
-    units = hidden.shape[1] - first
-    for b in range(inputs.shape[0]):
-        start = 0
-        for e in range(sizes.shape[0]):
-            w = used[b, e]
-            for j in range(start, start + sizes[e]):
-                weighted[b, j] = w * hidden[b, first + j]
-            weighted[b, units + e] = w
-            start += sizes[e]
-    np.dot(weighted, projections, output)
-    for b in range(inputs.shape[0]):
-        identity = ZERO
-        for e in range(sizes.shape[0]):
-            if sizes[e] == 0:
-                identity += used[b, e]
-        for j in range(inputs.shape[1]):
-            output[b, j] += identity * inputs[b, j]
+    identity = weighted[projections.shape[1]]
+    _weight_of_identity(sizes, used, identity)
+    _mask(inputs, identity, output)
+    _weigh(sizes, hidden, first, used, weighted)
+    add_product(projections, weighted[: projections.shape[1]], output)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
+@njit(cache=True, nogil=True, error_model="numpy")
 def mix_backward(
-    sizes, projections, inputs, hidden, first, used, weighted, grad_output,
-    grad_inputs, grad_hidden, grad_used, grad_weighted, grad_projections,
+    sizes, projections, inputs, hidden, first, used, grad_output,
+    grad_inputs, grad_hidden, grad_used, grad_projections, weighted,
 ):  # fmt: skip
-    """The gradient of `mix`: from `grad_output` [B, size] to what it read; `grad_weighted` [B, H + E] is to work in."""
-    units = hidden.shape[1] - first
-    np.dot(grad_output, projections.T, grad_weighted)
-    np.dot(weighted.T, grad_output, grad_projections)
-    for b in range(inputs.shape[0]):
-        grad_identity, identity = ZERO, ZERO
-        for j in range(inputs.shape[1]):
-            grad_identity += grad_output[b, j] * inputs[b, j]
-        for j in range(first):
-            grad_hidden[b, j] = ZERO
+    """The gradient of T timesteps of `mix`: from `grad_output` [T, size, B] to what it read; those of inputs, hidden
+    and used are filled, the one of projections is added to; `weighted` [H + E + 1, B] is to work in."""
+    columns = projections.shape[1]
+    units = columns - sizes.size
+    identity, block = weighted[columns], weighted[:columns]
+    for t in range(inputs.shape[0]):
+        d_output, d_used = grad_output[t], grad_used[t]
+        _weigh(sizes, hidden[t], first, used[t], block)
+        add_product(d_output, block.T, grad_projections)
+        np.dot(projections.T, d_output, block)
+        grad_hidden[t, :first] = ZERO
         start = 0
-        for e in range(sizes.shape[0]):
-            w, grad_w = used[b, e], grad_weighted[b, units + e]
-            if sizes[e] == 0:
-                identity += w
-                grad_w += grad_identity
+        for e in range(sizes.size):
+            w, d_w = used[t, e], d_used[e]
+            d_w[:] = block[units + e]
             for j in range(start, start + sizes[e]):
-                grad_w += grad_weighted[b, j] * hidden[b, first + j]
-                grad_hidden[b, first + j] = w * grad_weighted[b, j]
-            grad_used[b, e] = grad_w
+                state, d_weighted, d_state = hidden[t, first + j], block[j], grad_hidden[t, first + j]
+                for b in range(w.size):
+                    d_w[b] += d_weighted[b] * state[b]
+                for b in range(w.size):
+                    d_state[b] = w[b] * d_weighted[b]
             start += sizes[e]
-        for j in range(inputs.shape[1]):
-            grad_inputs[b, j] = identity * grad_output[b, j]
+            if sizes[e] == 0:
+                for j in range(inputs.shape[1]):
+                    d_row, row = d_output[j], inputs[t, j]
+                    for b in range(w.size):
+                        d_w[b] += d_row[b] * row[b]
+        _weight_of_identity(sizes, used[t], identity)
+        _mask(d_output, identity, grad_inputs[t])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def add_onehot(observation, starts, table, output):
-    """output [B, size] += the one-hot encoded observations [B, 152] times table [985, size], by its rows."""
-    cells, first_number = starts.shape[0], table.shape[0] - (observation.shape[1] - starts.shape[0])
+def _look_up(observation, colors, states, rows, answers, scores):
+    """Fill scores [B, heads * cells]: how well each visible cell answers the row's mission, by answers [M, heads, looks]."""
+    heads = answers.shape[1]
+    cells = scores.shape[1] // heads
+    looks = np.empty(cells, np.int64)
     for b in range(observation.shape[0]):
-        for i in range(cells):
-            row = starts[i] + observation[b, i]
-            for j in range(table.shape[1]):
-                output[b, j] += table[row, j]
-        for i in range(cells, observation.shape[1]):
-            if observation[b, i]:
-                for j in range(table.shape[1]):
-                    output[b, j] += np.float32(observation[b, i]) * table[first_number + i - cells, j]
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def add_onehot_backward(observation, starts, grad_output, grad_table):
-    """grad_table [985, size] += the gradient of `add_onehot`'s table."""
-    cells, first_number = starts.shape[0], grad_table.shape[0] - (observation.shape[1] - starts.shape[0])
-    for b in range(observation.shape[0]):
-        for i in range(cells):
-            row = starts[i] + observation[b, i]
-            for j in range(grad_table.shape[1]):
-                grad_table[row, j] += grad_output[b, j]
-        for i in range(cells, observation.shape[1]):
-            if observation[b, i]:
-                for j in range(grad_table.shape[1]):
-                    grad_table[first_number + i - cells, j] += np.float32(observation[b, i]) * grad_output[b, j]
-
-
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
-def attend(observation, colors, states, queries, keys, scores):
-    """How well each visible cell answers each query.
-
-    Args:
-        observation: uint8 [B, >= 3 * cells], per cell its type, color and state.
-        colors, states: how many of each there are.
-        queries: [B, heads, size].
-        keys: [looks, size], of every type, color and state a cell can have.
-        scores: [B, heads, cells], to be filled with the products.
-    """
-    for b in range(observation.shape[0]):
-        for cell in range(scores.shape[2]):
+        for cell in range(cells):
             look = (np.int64(observation[b, 3 * cell]) * colors + observation[b, 3 * cell + 1]) * states
-            key = keys[look + observation[b, 3 * cell + 2]]
-            for head in range(queries.shape[1]):
-                query, score = queries[b, head], ZERO
-                for j in range(key.size):
-                    score += query[j] * key[j]
-                scores[b, head, cell] = score
+            looks[cell] = look + observation[b, 3 * cell + 2]
+        for head in range(heads):
+            answer, score = answers[rows[b], head], scores[b, head * cells : (head + 1) * cells]
+            for cell in range(cells):
+                score[cell] = answer[looks[cell]]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def attend_backward(observation, colors, states, queries, keys, grad_scores, grad_queries, grad_keys):
-    """Add the gradient of `attend` to `grad_queries` and `grad_keys`."""
+def _look_up_backward(observation, colors, states, rows, grad_scores, grad_answers):
+    """Add the gradient of `_look_up` to `grad_answers`."""
+    heads = grad_answers.shape[1]
+    cells = grad_scores.shape[1] // heads
     for b in range(observation.shape[0]):
-        for cell in range(grad_scores.shape[2]):
+        for cell in range(cells):
             look = (np.int64(observation[b, 3 * cell]) * colors + observation[b, 3 * cell + 1]) * states
             look += observation[b, 3 * cell + 2]
-            key, grad_key = keys[look], grad_keys[look]
-            for head in range(queries.shape[1]):
-                grad, query, grad_query = grad_scores[b, head, cell], queries[b, head], grad_queries[b, head]
-                for j in range(key.size):
-                    grad_query[j] += grad * key[j]
-                for j in range(key.size):
-                    grad_key[j] += grad * query[j]
+            for head in range(heads):
+                grad_answers[rows[b], head, look] += grad_scores[b, head * cells + cell]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def read_forward(
+    observation, colors, states, starts, rows, of_missions, answers, of_scores, table, scores, by_row, output
+):
+    """What a policy's layers read: of the mission, plus scores times `of_scores`, plus the one-hot encoded observation
+    times `table`, by its rows.
+
+    Args:
+        observation: uint8 [B, 152], per cell its type, color and state, and other numbers.
+        colors, states: how many of each there are.
+        starts: int64 [147], where in the table the rows of each of a cell's properties begin.
+        rows: int64 [B], which mission each agent has.
+        of_missions: [M, size].
+        answers: [M, heads, looks], see `policy_input.Told`; no heads without attention.
+        of_scores: [heads * cells, size].
+        table: [985, size].
+        scores, by_row: [B, heads * cells] and [B, size], to work in.
+        output: [size, B], to be filled.
+    """
+    for b in range(rows.size):
+        by_row[b] = of_missions[rows[b]]
+    if scores.shape[1]:
+        _look_up(observation, colors, states, rows, answers, scores)
+        add_product(scores, of_scores, by_row)
+    first_number = table.shape[0] - (observation.shape[1] - starts.size)
+    # One property of all agents after the other, so that both the rows it adds and those it adds to stay in the cache.
+    for i in range(observation.shape[1]):
+        for b in range(observation.shape[0]):
+            value, result = observation[b, i], by_row[b]
+            if i < starts.size:
+                row = table[starts[i] + value]
+                for j in range(row.size):
+                    result[j] += row[j]
+            elif value:
+                row, times = table[first_number + i - starts.size], np.float32(value)
+                for j in range(row.size):
+                    result[j] += times * row[j]
+    for j in range(output.shape[0]):
+        for b in range(output.shape[1]):
+            output[j, b] = by_row[b, j]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def read_backward(
+    observation, colors, states, starts, rows, answers, of_scores, grad_output,
+    grad_of_missions, grad_answers, grad_of_scores, grad_table, scores, by_row,
+):  # fmt: skip
+    """Add the gradient of T timesteps of `read_forward`, from grad_output [T, size, B]; observation [T, B, 152], rows
+    [T, B]."""
+    first_number = grad_table.shape[0] - (observation.shape[2] - starts.size)
+    for t in range(observation.shape[0]):
+        seen, d_output = observation[t], grad_output[t]
+        for b in range(by_row.shape[0]):
+            for j in range(by_row.shape[1]):
+                by_row[b, j] = d_output[j, b]
+        for b in range(by_row.shape[0]):
+            total, more = grad_of_missions[rows[t, b]], by_row[b]
+            for j in range(more.size):
+                total[j] += more[j]
+        if scores.shape[1]:
+            _look_up(seen, colors, states, rows[t], answers, scores)
+            add_product(scores.T, by_row, grad_of_scores)
+            np.dot(by_row, of_scores.T, scores)
+            _look_up_backward(seen, colors, states, rows[t], scores, grad_answers)
+        for i in range(seen.shape[1]):
+            for b in range(seen.shape[0]):
+                value, more = seen[b, i], by_row[b]
+                if i < starts.size:
+                    total = grad_table[starts[i] + value]
+                    for j in range(more.size):
+                        total[j] += more[j]
+                elif value:
+                    total, times = grad_table[first_number + i - starts.size], np.float32(value)
+                    for j in range(more.size):
+                        total[j] += times * more[j]

@@ -230,7 +230,7 @@ def test_attention_scores_depend_on_what_a_cell_holds_not_where_it_is():
     observation = torch.zeros(1, 152, dtype=torch.uint8)
     observation[0, 0:3] = observation[0, 60:63] = torch.tensor([6, 0, 0])  # two red balls: cells 0 and 20
     attention = policy.input_projection.attention
-    scores = attention(observation, attention.queries(torch.randn(1, LANG_DIM)), attention.keys()).reshape(-1, 49)
+    scores = attention(observation, attention.answers(torch.randn(1, LANG_DIM), attention.keys())).reshape(-1, 49)
     assert torch.equal(scores[:, 0], scores[:, 20])
     assert not torch.equal(scores[:, 0], scores[:, 1])
 
