@@ -13,7 +13,7 @@ from config import legacy_config, load_keys
 from gru_policy import GRUPolicy
 from language import MissionEncoder, MissionTable, principal_projection
 from mixture_of_experts import JoinedPolicy, MixtureOfExpertsPolicy, PolicyActivations, PolicyOutput, RoutingRule
-from policy_input import Told
+from policy_input import Told, detached
 
 
 def choose_device(name: str) -> torch.device:
@@ -78,16 +78,10 @@ class Agent(nn.Module):
         """Mission numbers [M] -> projected missions [M, lang_dim]."""
         return self.lang_proj(self.missions.embeddings[torch.from_numpy(numbers).to(self.device)])
 
-    def tell(self, numbers: np.ndarray, joined: JoinedPolicy) -> Told:
-        """Mission numbers [R] -> what `policy.unroll` reads of them; each distinct one is computed once."""
-        distinct, rows = np.unique(numbers, return_inverse=True)
-        return self.policy.tell(self.project(distinct), joined).take(torch.from_numpy(rows).to(self.device))
-
     def empty_activations(self, steps: int, batch: int) -> PolicyActivations | None:
         """Return where `step` keeps what it computes of `steps` timesteps; on a GPU it keeps nothing."""
         return self.policy.empty_activations(steps, batch) if self.device.type == "cpu" else None
 
-    @torch.no_grad()
     def step(
         self,
         observation: Tensor,
@@ -114,9 +108,37 @@ class Agent(nn.Module):
         """
         if activations is not None:
             return self.policy.step(observation, told, state, keep, joined, activations, t, rule)
-        output = self.policy.unroll(observation[None], told, state, keep[None], joined, rule=rule)
+        with torch.no_grad():
+            output = self.policy.unroll(observation[None], told, state, keep[None], joined, rule=rule)
         routing, used_routing = ([layer[0] for layer in layers] for layers in (output.routing, output.used_routing))
         return PolicyOutput(output.logits[0], output.state, routing, used_routing)
+
+
+class Teller:
+    """Tells an agent its missions, each distinct one computed once for as long as the weights stay the same.
+
+    Attributes:
+        told: what `policy.unroll` reads of all missions so far, differentiable.
+    """
+
+    def __init__(self, agent: Agent, joined: JoinedPolicy):
+        self.agent, self.joined = agent, joined
+        self.row_of: dict[int, int] = {}
+
+    def rows(self, numbers: np.ndarray) -> Tensor:
+        """Mission numbers [R] -> their rows in `told`, which grows by those that are new."""
+        numbers = numbers.tolist()
+        new = [number for number in dict.fromkeys(numbers) if number not in self.row_of]
+        if new:
+            with torch.enable_grad():
+                told = self.agent.policy.tell(self.agent.project(np.array(new)), self.joined)
+                self.told = self.told.more(told) if self.row_of else told
+            self.row_of |= {number: len(self.row_of) + place for place, number in enumerate(new)}
+        return torch.tensor([self.row_of[number] for number in numbers], device=self.agent.device)
+
+    def now(self, rows: Tensor) -> Told:
+        """Return what `step` reads of these rows."""
+        return Told(rows, *map(detached, self.told[1:]))
 
 
 def _checked(config: dict[str, Any]) -> dict[str, Any]:

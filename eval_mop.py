@@ -185,7 +185,7 @@ class PolicyActor:
         self.keep[: self.num_envs] = torch.from_numpy(~infos["episode_start"])
         for index in np.flatnonzero(infos["episode_start"]):
             number = self.agent.missions.lookup([infos["mission"][index]])
-            self.told.put(slice(index, index + 1), self.agent.tell(number, self.joined))
+            self.told.put(slice(index, index + 1), self.agent.policy.tell(self.agent.project(number), self.joined))
         actions, weights = [], []
         for place, rows in enumerate(self.batches):
             output = self.agent.step(

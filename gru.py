@@ -26,12 +26,12 @@ def room(*shape: int) -> np.ndarray:
 
 def batch_last(tensor: Tensor) -> np.ndarray:
     """[..., B, units] -> an array [..., units, B], contiguous: a copy only where it does not lie like that already."""
-    return tensor.detach().transpose(-1, -2).contiguous().numpy()
+    return tensor.mT.contiguous().numpy()
 
 
 def batch_first(array: np.ndarray) -> Tensor:
     """An array [..., units, B] as the tensor [..., B, units] that it holds."""
-    return torch.from_numpy(array).transpose(-1, -2)
+    return torch.from_numpy(array).mT
 
 
 class JoinedGRUs(NamedTuple):
@@ -74,6 +74,7 @@ class Activations:
         self.gates = room(steps, 4 * hidden, batch)
         self.after = room(steps, hidden, batch)
         self.before = room(hidden, batch)
+        self.states = list(batch_first(self.after))  # per timestep, [B, H]
 
     def step(
         self, t: int, inputs: np.ndarray, state: np.ndarray, keep: np.ndarray, weights: Sequence[np.ndarray]

@@ -1,8 +1,9 @@
 """The baseline: one GRU where the mixture has its layers, with the same input, interface and training loop."""
 
+import torch
 from torch import Tensor, nn
 
-from gru import Activations, batch_first, batch_last, join_grus, unroll_grus
+from gru import Activations, batch_last, join_grus, unroll_grus
 from mixture_of_experts import JoinedPolicy, PolicyActivations, PolicyOutput, RoutingRule
 from policy_input import InputProjection, Told
 
@@ -60,7 +61,8 @@ class GRUPolicy(nn.Module):
         inputs = self.input_projection.step(observation, told, joined.input, activations.input, t)
         hidden = activations.layers[0].step(t, inputs, batch_last(state[0]), keep.numpy(), joined.layers[0])
         weight, bias = joined.head
-        return PolicyOutput(batch_first(weight @ hidden + bias[:, None]), [batch_first(hidden)], [], [])
+        logits = torch.from_numpy(hidden.T @ weight.T + bias)
+        return PolicyOutput(logits, [activations.layers[0].states[t]], [], [])
 
     def unroll(
         self,

@@ -23,13 +23,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import artifacts
-from agent import Agent, choose_device
+from agent import Agent, Teller, choose_device
 from babyai_env import make_vec_env, sample_missions
 from cli import UserError, warn
 from config import config_parser, legacy_config, parse_config
 from language import MissionEncoder
 from mixture_of_experts import JoinedPolicy, PolicyActivations, compute_lpc, drop_experts
-from policy_input import OBSERVATION_SIZE, observation_vector
+from policy_input import OBSERVATION_SIZE, Told, observation_vector
 
 RESUMABLE_KEYS = {  # what may change when a run is resumed: none of it changes what is computed
     "num_updates", "log_interval", "checkpoint_interval", "wandb_project", "checkpoint_dir", "lang_fallback"
@@ -43,7 +43,7 @@ class Rollout(NamedTuple):
 
     Attributes:
         observation: uint8 [T, N, 152].
-        mission: the missions' numbers, int64 [T, N] (numpy).
+        told: the missions, from `Teller`, of T * N rows.
         keep: float [T, N], 0 where an episode begins.
         label: the bot's actions, int64 [T, N].
         dropout_noise: uniform, per layer [T, N, E]; empty without expert dropout.
@@ -53,7 +53,7 @@ class Rollout(NamedTuple):
     """
 
     observation: Tensor
-    mission: np.ndarray
+    told: Told
     keep: Tensor
     label: Tensor
     dropout_noise: list[Tensor]
@@ -178,7 +178,7 @@ class Learner:
         steps, num_envs, agent = self.config["unroll_len"], self.config["num_envs"], self.agent
         observation = torch.zeros(steps, num_envs, OBSERVATION_SIZE, dtype=torch.uint8)
         keep = torch.zeros(steps, num_envs)
-        mission = np.zeros((steps, num_envs), np.int64)
+        rows = torch.zeros(steps, num_envs, dtype=torch.int64, device=self.device)  # of the missions that are told
         label = np.zeros((steps, num_envs), np.int64)
         # argmax of probability / exponential noise is a sample of the policy (the Gumbel trick)
         noise = torch.empty(steps, num_envs, self.config["num_actions"]).exponential_(generator=self.noise)
@@ -191,12 +191,13 @@ class Learner:
             joined = agent.policy.join()
         joined_now = joined.as_arrays() if self.activations else joined
         mission_now = agent.missions.lookup(self.infos["mission"])
-        told = agent.policy.tell(agent.project(mission_now), joined)
+        teller = Teller(agent, joined)
+        told = teller.now(teller.rows(mission_now))
         state = before
         for t in range(steps):
-            observation[t] = torch.from_numpy(observation_vector(self.observations))
-            keep[t] = torch.from_numpy(self.keep)
-            mission[t] = mission_now
+            observation.numpy()[t] = observation_vector(self.observations)
+            keep.numpy()[t] = self.keep
+            rows[t] = told.rows
             label[t] = self.infos["bot_action"]
             output = agent.step(
                 observation[t].to(self.device),
@@ -220,11 +221,10 @@ class Learner:
                 began = np.flatnonzero(done)
                 mission_now = mission_now.copy()
                 mission_now[began] = agent.missions.lookup(self.infos["mission"][began])
-                new = agent.policy.tell(agent.project(mission_now[began]), joined)
-                told.put(torch.from_numpy(began).to(self.device), new)
+                told = teller.now(teller.rows(mission_now))
         return Rollout(
             observation.to(self.device),
-            mission,
+            teller.told._replace(rows=rows.flatten()),
             keep.to(self.device),
             torch.from_numpy(label).to(self.device),
             dropout_noise,
@@ -237,7 +237,7 @@ class Learner:
         """One gradient step on what the bot would have done along a rollout."""
         output = self.agent.policy.unroll(
             rollout.observation,
-            self.agent.tell(rollout.mission.ravel(), rollout.joined),
+            rollout.told,
             rollout.state,
             rollout.keep,
             rollout.joined,

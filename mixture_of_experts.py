@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gru import Activations, JoinedGRUs, batch_first, batch_last, join_grus, room, unroll_grus
-from policy_input import InputActivations, InputProjection, JoinedInput, Told
+from policy_input import InputActivations, InputProjection, JoinedInput, Told, detached
 from policy_kernels import mix, mix_backward, route, route_backward
 
 RoutingRule = Callable[[int, Tensor], Tensor]
@@ -112,7 +112,7 @@ class LayerActivations:
 
     Attributes:
         grus: see `Activations`.
-        routing: [T, E, B], the router's weights.
+        routing: [T, E, B], the router's weights; `weights` are the same per timestep, [B, E].
         output: [T, size, B].
         weighted: [H + E + 1, B], to work in.
     """
@@ -120,6 +120,7 @@ class LayerActivations:
     def __init__(self, steps: int, batch: int, layer: "MoELayer"):
         self.grus = Activations(steps, batch, layer.recurrent_sizes)
         self.routing = room(steps, len(layer.experts), batch)
+        self.weights = list(batch_first(self.routing))
         self.output = room(steps, layer.router.gru.input_size, batch)
         self.weighted = room(int(layer.expert_sizes.sum()) + len(layer.experts) + 1, batch)
 
@@ -230,15 +231,16 @@ class MoELayer(nn.Module):
         kept: LayerActivations,
         t: int,
         rule: Callable[[Tensor], Tensor] | None,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """`unroll` for one timestep, in arrays: inputs [size, B], state [state_size, B], keep [B], `joined` as arrays
-        -> output, state, router weights [E, B], the weights used [E, B]."""
+    ) -> tuple[np.ndarray, Tensor, Tensor, Tensor]:
+        """`unroll` for one timestep: inputs [size, B], state [state_size, B] and keep [B] in arrays, `joined` as arrays
+        -> output, an array [size, B], and tensors: state, router weights [B, E], the weights used [B, E]."""
         hidden, routing, output = kept.grus.step(t, inputs, state, keep, joined.grus), kept.routing[t], kept.output[t]
         route(hidden, *joined.router, routing)
-        used = routing if rule is None else batch_last(rule(batch_first(routing)))
-        first = self.router.hidden_size
-        mix(self.expert_sizes, joined.projections, inputs, hidden, first, used, kept.weighted, output)
-        return output, hidden, routing, used
+        weights = kept.weights[t]
+        used = weights if rule is None else rule(weights)
+        now = (inputs, hidden, self.router.hidden_size, batch_last(used))
+        mix(self.expert_sizes, joined.projections, *now, kept.weighted, output)
+        return output, kept.grus.states[t], weights, used
 
     def unroll(
         self,
@@ -270,7 +272,8 @@ class MoELayer(nn.Module):
             output = mix_in_tensor_operations(inputs, hidden, used, joined.projections, self.expert_sizes, first)
             return output, hidden[-1], routing, used
         if kept is None:
-            kept = self._compute(batch_last(inputs), batch_last(state), keep.numpy(), _as_arrays(joined), rule)
+            now = (batch_last(inputs.detach()), batch_last(state.detach()), keep.numpy())
+            kept = self._compute(*now, _as_arrays(joined), rule)
         hidden = unroll_grus(inputs, state, keep, joined.grus, self.recurrent_sizes, kept.grus)
         hidden, routing = _Route.apply(hidden, *joined.router, kept)
         used = routing if rule is None else rule(routing)
@@ -310,8 +313,8 @@ class JoinedPolicy(NamedTuple):
 
     def as_arrays(self) -> "JoinedPolicy":
         """Return the same for `step`: layers and head as arrays, and none of it part of a graph."""
-        detached = (None if weights is None else weights.detach() for weights in self.input)
-        return JoinedPolicy(JoinedInput(*detached), [_as_arrays(part) for part in self.layers], _as_arrays(self.head))
+        fixed = JoinedInput(*map(detached, self.input))
+        return JoinedPolicy(fixed, [_as_arrays(part) for part in self.layers], _as_arrays(self.head))
 
 
 def _as_arrays(weights):
@@ -395,9 +398,9 @@ class MixtureOfExpertsPolicy(nn.Module):
             layer_rule = None if rule is None else lambda routed, index=index: rule(index, routed)
             now = (hidden, batch_last(state[index]), keep)
             hidden, *rest = layer.step(*now, weights, activations.layers[index], t, layer_rule)
-            outputs.append([batch_first(array) for array in rest])
+            outputs.append(rest)
         weight, bias = joined.head
-        logits = batch_first(weight @ hidden + bias[:, None])
+        logits = torch.from_numpy(hidden.T @ weight.T + bias)
         return PolicyOutput(logits, *map(list, zip(*outputs, strict=True)))
 
     def unroll(

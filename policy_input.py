@@ -112,6 +112,10 @@ class JoinedInput(NamedTuple):
     keys: Tensor | None
 
 
+def detached(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.detach()
+
+
 class Told(NamedTuple):
     """What the input makes of missions alone: it stays the same as long as an episode lasts.
 
@@ -127,8 +131,14 @@ class Told(NamedTuple):
     answers: Tensor
     film: Tensor | None
 
+    def more(self, others: "Told") -> "Told":
+        """Return what these and then the others are told."""
+        parts = zip(self[1:], others[1:], strict=True)
+        rows = torch.cat([self.rows, others.rows + len(self.output)])
+        return Told(rows, *(None if part is None else torch.cat([part, other]) for part, other in parts))
+
     def take(self, rows) -> "Told":
-        """Return what these rows are told."""
+        """Return what some of the rows are told."""
         return self._replace(rows=self.rows[rows])
 
     def put(self, rows, others: "Told") -> None:
@@ -224,7 +234,7 @@ class InputProjection(nn.Linear):
         """`unroll` for one timestep, on the CPU and without gradients -> [output_size, B]."""
         output = kept.output[t]
         if self.adds_rows:
-            arrays = [tensor.detach().numpy() for tensor in (*told[:3], joined.of_scores, joined.of_features)]
+            arrays = [tensor.numpy() for tensor in (*told[:3], joined.of_scores, joined.of_features)]
             starts = self.encoder.starts.numpy()
             read_forward(observation.numpy(), *CELL_CHANNELS[1:], starts, *arrays, kept.scores, kept.by_row, output)
         else:
@@ -237,7 +247,8 @@ class InputProjection(nn.Linear):
             return self(observation.flatten(0, 1), told, joined).unflatten(0, observation.shape[:2])
         if kept is None:
             kept = self.empty_activations(*observation.shape[:2])
+            now, fixed = (type(parts)(*map(detached, parts)) for parts in (told, joined))
             for t, rows in enumerate(told.rows.view(observation.shape[:2])):
-                self.step(observation[t], told._replace(rows=rows), joined, kept, t)
+                self.step(observation[t], now._replace(rows=rows), fixed, kept, t)
         weights = (told.output, told.answers, joined.of_scores, joined.of_features)
         return _Read.apply(observation, self.encoder.starts, told.rows, *weights, kept)

@@ -61,7 +61,8 @@ def add_product(context, a, b, c):
 
     def code(context, builder, signature, arguments):
         char, size, pointer = ir.IntType(8), ir.IntType(64), ir.IntType(8).as_pointer()
-        arrays = [context.make_array(kind)(context, builder, v) for kind, v in zip(signature.args, arguments, strict=True)]
+        given = zip(signature.args, arguments, strict=True)
+        arrays = [context.make_array(kind)(context, builder, value) for kind, value in given]
         (rows, inner), (_, columns), _ = (cgutils.unpack_tuple(builder, array.shape, 2) for array in arrays)
         a_data, b_data, c_data = (builder.bitcast(array.data, pointer) for array in arrays)
         one = builder.bitcast(cgutils.alloca_once_value(builder, ir.Constant(ir.FloatType(), 1)), pointer)
@@ -321,7 +322,7 @@ def mix_backward(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _look_up(observation, colors, states, rows, answers, scores):
-    """Fill scores [B, heads * cells]: how well each visible cell answers the row's mission, by answers [M, heads, looks]."""
+    """Fill scores [B, heads * cells]: how well each visible cell answers its row's mission, from `answers`."""
     heads = answers.shape[1]
     cells = scores.shape[1] // heads
     looks = np.empty(cells, np.int64)
