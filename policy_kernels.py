@@ -83,6 +83,12 @@ def add_product(context, a, b, c):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _add(row, total):
+    for j in range(total.size):
+        total[j] += row[j]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _fill(rows, values):
     """Fill each row with its value."""
     for j in range(rows.shape[0]):
@@ -373,19 +379,13 @@ def read_forward(
     if scores.shape[1]:
         _look_up(observation, colors, states, rows, answers, scores)
         add_product(scores, of_scores, by_row)
-    first_number = table.shape[0] - (observation.shape[1] - starts.size)
     # One property of all agents after the other, so that both the rows it adds and those it adds to stay in the cache.
-    for i in range(observation.shape[1]):
-        for b in range(observation.shape[0]):
-            value, result = observation[b, i], by_row[b]
-            if i < starts.size:
-                row = table[starts[i] + value]
-                for j in range(row.size):
-                    result[j] += row[j]
-            elif value:
-                row, times = table[first_number + i - starts.size], np.float32(value)
-                for j in range(row.size):
-                    result[j] += times * row[j]
+    for i in range(starts.size):
+        start = starts[i]
+        for b in range(rows.size):
+            _add(table[start + observation[b, i]], by_row[b])
+    numbers = np.float32(1) * observation[:, starts.size :]
+    add_product(numbers, table[table.shape[0] - numbers.shape[1] :], by_row)
     for j in range(output.shape[0]):
         for b in range(output.shape[1]):
             output[j, b] = by_row[b, j]
@@ -398,29 +398,21 @@ def read_backward(
 ):  # fmt: skip
     """Add the gradient of T timesteps of `read_forward`, from grad_output [T, size, B]; observation [T, B, 152], rows
     [T, B]."""
-    first_number = grad_table.shape[0] - (observation.shape[2] - starts.size)
     for t in range(observation.shape[0]):
         seen, d_output = observation[t], grad_output[t]
         for b in range(by_row.shape[0]):
             for j in range(by_row.shape[1]):
                 by_row[b, j] = d_output[j, b]
         for b in range(by_row.shape[0]):
-            total, more = grad_of_missions[rows[t, b]], by_row[b]
-            for j in range(more.size):
-                total[j] += more[j]
+            _add(by_row[b], grad_of_missions[rows[t, b]])
         if scores.shape[1]:
             _look_up(seen, colors, states, rows[t], answers, scores)
             add_product(scores.T, by_row, grad_of_scores)
             np.dot(by_row, of_scores.T, scores)
             _look_up_backward(seen, colors, states, rows[t], scores, grad_answers)
-        for i in range(seen.shape[1]):
-            for b in range(seen.shape[0]):
-                value, more = seen[b, i], by_row[b]
-                if i < starts.size:
-                    total = grad_table[starts[i] + value]
-                    for j in range(more.size):
-                        total[j] += more[j]
-                elif value:
-                    total, times = grad_table[first_number + i - starts.size], np.float32(value)
-                    for j in range(more.size):
-                        total[j] += times * more[j]
+        for i in range(starts.size):
+            start = starts[i]
+            for b in range(by_row.shape[0]):
+                _add(by_row[b], grad_table[start + seen[b, i]])
+        numbers = np.float32(1) * seen[:, starts.size :]
+        add_product(numbers.T, by_row, grad_table[grad_table.shape[0] - numbers.shape[1] :])
