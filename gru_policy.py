@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from gru import Activations, batch_last, join_grus, unroll_grus
+from gru import Activations, GRUs, batch_last, unroll_grus
 from mixture_of_experts import JoinedPolicy, PolicyActivations, PolicyOutput, RoutingRule
 from policy_input import InputProjection, Told
 
@@ -39,7 +39,7 @@ class GRUPolicy(nn.Module):
     def join(self) -> JoinedPolicy:
         """As `MixtureOfExpertsPolicy.join`, with the GRU as the only layer."""
         head = (self.head.weight, self.head.bias)
-        return JoinedPolicy(self.input_projection.join(), [join_grus([self.gru])], head)
+        return JoinedPolicy(self.input_projection.join(), [GRUs.of([self.gru])], head)
 
     def tell(self, language: Tensor, joined: JoinedPolicy) -> Told:
         """As `MixtureOfExpertsPolicy.tell`."""
@@ -78,7 +78,7 @@ class GRUPolicy(nn.Module):
         _refuse(rule)
         kept_input, kept = (None, None) if activations is None else (activations.input, activations.layers[0])
         inputs = self.input_projection.unroll(observation, told, joined.input, kept_input)
-        hidden = unroll_grus(inputs, state[0], keep, joined.layers[0], [self.gru.hidden_size], kept)
+        hidden = unroll_grus(inputs, state[0], keep, joined.layers[0], kept)
         return PolicyOutput(self.head(hidden), [hidden[-1]], [], [])
 
     def forward(self, observation: Tensor, language: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor], list]:

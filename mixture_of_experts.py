@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gru import Activations, JoinedGRUs, batch_first, batch_last, join_grus, room, unroll_grus
+from gru import Activations, GRUs, batch_first, batch_last, room, unroll_grus
 from policy_input import InputActivations, InputProjection, JoinedInput, Told, detached
 from policy_kernels import mix, mix_backward, route, route_backward
 
@@ -102,7 +102,7 @@ class JoinedLayer(NamedTuple):
         projections: [size, H + E], every expert's projection, then every expert's bias (zeros for the identity).
     """
 
-    grus: JoinedGRUs
+    grus: GRUs
     router: tuple[Tensor, Tensor]
     projections: Tensor
 
@@ -204,7 +204,7 @@ class MoELayer(nn.Module):
         no_bias = self.router.fc.weight.new_zeros(self.router.gru.input_size)
         biases = [expert.projection.bias if expert.hidden_size > 0 else no_bias for expert in self.experts]
         columns = [*(expert.projection.weight for expert in recurrent), torch.stack(biases, dim=1)]
-        grus = join_grus([self.router.gru, *(expert.gru for expert in recurrent)])
+        grus = GRUs.of([self.router.gru, *(expert.gru for expert in recurrent)])
         return JoinedLayer(grus, (self.router.fc.weight, self.router.fc.bias), torch.cat(columns, dim=1))
 
     def _compute(self, inputs, state, keep, joined, rule) -> LayerActivations:
@@ -266,7 +266,7 @@ class MoELayer(nn.Module):
         """
         first = self.router.hidden_size
         if not inputs.is_cpu:
-            hidden = unroll_grus(inputs, state, keep, joined.grus, self.recurrent_sizes)
+            hidden = unroll_grus(inputs, state, keep, joined.grus)
             routing = nn.functional.linear(hidden[..., :first], *joined.router).softmax(-1)
             used = routing if rule is None else rule(routing)
             output = mix_in_tensor_operations(inputs, hidden, used, joined.projections, self.expert_sizes, first)
@@ -274,7 +274,7 @@ class MoELayer(nn.Module):
         if kept is None:
             now = (batch_last(inputs.detach()), batch_last(state.detach()), keep.numpy())
             kept = self._compute(*now, _as_arrays(joined), rule)
-        hidden = unroll_grus(inputs, state, keep, joined.grus, self.recurrent_sizes, kept.grus)
+        hidden = unroll_grus(inputs, state, keep, joined.grus, kept.grus)
         hidden, routing = _Route.apply(hidden, *joined.router, kept)
         used = routing if rule is None else rule(routing)
         output = _Mix.apply(inputs, hidden, used, joined.projections, self.expert_sizes, first, kept)

@@ -141,13 +141,12 @@ def _four(block):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def gru_forward(sizes, weight_ih, weight_hh, bias, inputs, state, keep, gates, after, before):
+def gru_forward(weight_ih, weight_hh, bias_ih, bias_hh, inputs, state, keep, gates, after, before):
     """A timestep of GRUs side by side, by torch.nn.GRU's equations: r, z = sigmoid(i + u), n = tanh(i_n + r * u_n),
     h' = (1 - z) * n + z * h, where i and u are the products of the input and of the state h, with their biases.
 
     Args:
-        sizes: int64 [G], hidden units s of each GRU, H in all.
-        weight_ih, weight_hh, bias: see `gru.JoinedGRUs`.
+        weight_ih .. bias_hh: each a tuple with one array per GRU of s hidden units (H in all), as torch lays them out.
         inputs: [input_size, B].
         state: [H, B].
         keep: [B], 0 where an episode begins and the state returns to zero, else 1.
@@ -157,24 +156,27 @@ def gru_forward(sizes, weight_ih, weight_hh, bias, inputs, state, keep, gates, a
     """
     _mask(state, keep, before)
     start = 0
-    weights = 0
-    for s in sizes:
-        h, hh = before[start : start + s], weight_hh[weights : weights + 3 * s * s].reshape(3 * s, s)
-        block = gates[4 * start : 4 * (start + s)]
-        _fill(block, bias[4 * start :])
-        add_product(weight_ih[3 * start : 3 * (start + s)], inputs, block[: 3 * s])
+    for g in range(len(weight_hh)):
+        hh, b_i, b_h = weight_hh[g], bias_ih[g], bias_hh[g]
+        s = hh.shape[1]
+        h, block = before[start : start + s], gates[4 * start : 4 * (start + s)]
+        for j in range(2 * s):
+            block[j] = b_i[j] + b_h[j]
+        for j in range(2 * s, 3 * s):
+            block[j] = b_i[j]
+            block[j + s] = b_h[j]
+        add_product(weight_ih[g], inputs, block[: 3 * s])
         add_product(hh[: 2 * s], h, block[: 2 * s])
         add_product(hh[2 * s :], h, block[3 * s :])
         r, z, n, u_n = _four(block)
         _gates_forward(r, z, n, u_n, h.ravel(), after[start : start + s].ravel())
         start += s
-        weights += 3 * s * s
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def gru_backward(
-    sizes, weight_ih, weight_hh, inputs, state, keep, gates, after, grad_after,
-    grad_inputs, grad_state, grad_weight_ih, grad_weight_hh, grad_bias, before, d_gates,
+    weight_ih, weight_hh, inputs, state, keep, gates, after, grad_after, grad_inputs, grad_state,
+    grad_weight_ih, grad_weight_hh, grad_bias_ih, grad_bias_hh, before, d_gates, d_biases,
 ):  # fmt: skip
     """The gradient of T timesteps of `gru_forward`.
 
@@ -184,35 +186,39 @@ def gru_backward(
         keep: [T, B].
         gates, after: [T, 4H, B] and [T, H, B], as `gru_forward` filled them.
         grad_after: [T, H, B], the gradient of h' from elsewhere.
-        grad_inputs .. grad_bias: zeros, to become the gradients of what they are named after; grad_bias: [4H, 1].
+        grad_inputs .. grad_bias_hh: zeros, to become the gradients of what they are named after.
         before, d_gates: [H, B] and [4H, B], to work in.
+        d_biases: zeros [4H, 1], to work in.
     """
     ones = np.ones((keep.shape[1], 1), np.float32)
     for t in range(keep.shape[0] - 1, -1, -1):
         _mask(state if t == 0 else after[t - 1], keep[t], before)
-        d_all, d_after = grad_state.ravel(), grad_after[t].ravel()
-        for x in range(d_all.size):
-            d_all[x] += d_after[x]
+        _add(grad_after[t].ravel(), grad_state.ravel())
         start = 0
-        weights = 0
-        for s in sizes:
-            of_ih, of_hh = slice(3 * start, 3 * (start + s)), slice(weights, weights + 3 * s * s)
-            hh, grad_hh = weight_hh[of_hh].reshape(3 * s, s), grad_weight_hh[of_hh].reshape(3 * s, s)
-            h, d = before[start : start + s], grad_state[start : start + s]
+        for g in range(len(weight_hh)):
+            hh, grad_hh = weight_hh[g], grad_weight_hh[g]
+            s = hh.shape[1]
+            h, d, block = before[start : start + s], grad_state[start : start + s], d_gates[4 * start : 4 * (start + s)]
             r, z, n, u_n = _four(gates[t, 4 * start : 4 * (start + s)])
-            block = d_gates[4 * start : 4 * (start + s)]
             d_r, d_z, d_n, d_u_n = _four(block)
             _gates_backward(r, z, n, u_n, h.ravel(), d.ravel(), d_r, d_z, d_n, d_u_n)
             add_product(hh[: 2 * s].T, block[: 2 * s], d)
             add_product(hh[2 * s :].T, block[3 * s :], d)
-            add_product(weight_ih[of_ih].T, block[: 3 * s], grad_inputs[t])
-            add_product(block[: 3 * s], inputs[t].T, grad_weight_ih[of_ih])
+            add_product(weight_ih[g].T, block[: 3 * s], grad_inputs[t])
+            add_product(block[: 3 * s], inputs[t].T, grad_weight_ih[g])
             add_product(block[: 2 * s], h.T, grad_hh[: 2 * s])
             add_product(block[3 * s :], h.T, grad_hh[2 * s :])
             start += s
-            weights += 3 * s * s
-        add_product(d_gates, ones, grad_bias)
+        add_product(d_gates, ones, d_biases)
         _mask(grad_state, keep[t], grad_state)
+    start = 0
+    for g in range(len(weight_hh)):
+        s = weight_hh[g].shape[1]
+        of_gru = d_biases[4 * start : 4 * (start + s), 0]
+        grad_bias_ih[g][:] = of_gru[: 3 * s]
+        grad_bias_hh[g][: 2 * s] = of_gru[: 2 * s]
+        grad_bias_hh[g][2 * s :] = of_gru[3 * s :]
+        start += s
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gru import join_grus, unroll_grus, unroll_in_tensor_operations
+from gru import GRUs, unroll_grus, unroll_in_tensor_operations
 from gru_policy import GRUPolicy
 from mixture_of_experts import MixtureOfExpertsPolicy, compute_lpc, drop_experts, per_layer, reset_state
 from policy_input import LANG_FUSIONS, OBS_ENCODINGS
@@ -178,7 +178,7 @@ def test_the_recurrence_and_its_gradients_equal_torchs(sizes):
 
     expected = stepped()
     for unroll in (unroll_grus, unroll_in_tensor_operations):
-        hidden = unroll(inputs, state, keep, join_grus(grus), sizes)
+        hidden = unroll(inputs, state, keep, GRUs.of(grus))
         torch.testing.assert_close(hidden, expected)
         for computed, wanted in zip(gradients(hidden), gradients(expected), strict=True):
             torch.testing.assert_close(computed, wanted, rtol=1e-4, atol=1e-4)
