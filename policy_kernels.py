@@ -89,6 +89,13 @@ def _add(row, total):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _transpose(block, result):
+    for j in range(result.shape[0]):
+        for b in range(result.shape[1]):
+            result[j, b] = block[b, j]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _fill(rows, values):
     """Fill each row with its value."""
     for j in range(rows.shape[0]):
@@ -191,9 +198,12 @@ def gru_backward(
         d_biases: zeros [4H, 1], to work in.
     """
     ones = np.ones((keep.shape[1], 1), np.float32)
+    by_row = np.empty(state.size, np.float32)  # a product of rows is faster than one of columns
+    inputs_by_row = np.empty((inputs.shape[2], inputs.shape[1]), np.float32)
     for t in range(keep.shape[0] - 1, -1, -1):
         _mask(state if t == 0 else after[t - 1], keep[t], before)
         _add(grad_after[t].ravel(), grad_state.ravel())
+        _transpose(inputs[t], inputs_by_row)
         start = 0
         for g in range(len(weight_hh)):
             hh, grad_hh = weight_hh[g], grad_weight_hh[g]
@@ -205,9 +215,11 @@ def gru_backward(
             add_product(hh[: 2 * s].T, block[: 2 * s], d)
             add_product(hh[2 * s :].T, block[3 * s :], d)
             add_product(weight_ih[g].T, block[: 3 * s], grad_inputs[t])
-            add_product(block[: 3 * s], inputs[t].T, grad_weight_ih[g])
-            add_product(block[: 2 * s], h.T, grad_hh[: 2 * s])
-            add_product(block[3 * s :], h.T, grad_hh[2 * s :])
+            h_by_row = by_row[: h.size].reshape(h.shape[1], s)
+            _transpose(h, h_by_row)
+            add_product(block[: 3 * s], inputs_by_row, grad_weight_ih[g])
+            add_product(block[: 2 * s], h_by_row, grad_hh[: 2 * s])
+            add_product(block[3 * s :], h_by_row, grad_hh[2 * s :])
             start += s
         add_product(d_gates, ones, d_biases)
         _mask(grad_state, keep[t], grad_state)
@@ -404,6 +416,7 @@ def read_backward(
 ):  # fmt: skip
     """Add the gradient of T timesteps of `read_forward`, from grad_output [T, size, B]; observation [T, B, 152], rows
     [T, B]."""
+    scores_of = of_scores.T.copy()
     for t in range(observation.shape[0]):
         seen, d_output = observation[t], grad_output[t]
         for b in range(by_row.shape[0]):
@@ -414,7 +427,7 @@ def read_backward(
         if scores.shape[1]:
             _look_up(seen, colors, states, rows[t], answers, scores)
             add_product(scores.T, by_row, grad_of_scores)
-            np.dot(by_row, of_scores.T, scores)
+            np.dot(by_row, scores_of, scores)
             _look_up_backward(seen, colors, states, rows[t], scores, grad_answers)
         for i in range(starts.size):
             start = starts[i]
