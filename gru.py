@@ -59,9 +59,7 @@ class Activations:
         self.before = room(hidden, batch)
         self.states = list(batch_first(self.after))  # per timestep, [B, H]
 
-    def step(
-        self, t: int, inputs: np.ndarray, state: np.ndarray, keep: np.ndarray, weights: GRUs
-    ) -> np.ndarray:
+    def step(self, t: int, inputs: np.ndarray, state: np.ndarray, keep: np.ndarray, weights: GRUs) -> np.ndarray:
         """Timestep t: inputs [input_size, B], state [H, B], keep [B] (0 where an episode begins), weights as arrays ->
         state [H, B]."""
         gru_forward(*weights, inputs, state, keep, self.gates[t], self.after[t], self.before)
