@@ -20,7 +20,8 @@ from policy_kernels import gru_backward, gru_forward
 
 
 def room(*shape: int) -> np.ndarray:
-    """Return zeros that begin where vector instructions like to read; numpy's own begin anywhere."""
+    """Return zeros that begin at a multiple of 64 bytes: numpy's own begin anywhere, vector instructions read them
+    more slowly, and torch's products may come out different in the last bit."""
     return torch.zeros(shape).numpy()
 
 
@@ -123,12 +124,11 @@ class _Recurrence(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_after):
         kept = ctx.kept
-        grads = [np.zeros_like(array) for array in (ctx.read, ctx.before)]
-        grad_weights = [tuple(np.zeros_like(weight) for weight in kind) for kind in ctx.grus]
+        grads = [room(*array.shape) for array in (ctx.read, ctx.before)]
+        grad_weights = [tuple(room(*weight.shape) for weight in kind) for kind in ctx.grus]
         gru_backward(
             *ctx.grus[:2], ctx.read, ctx.before, ctx.keep, kept.gates, kept.after, batch_last(grad_after),
-            *grads, *grad_weights, kept.before, np.empty_like(kept.gates[0]),
-            np.zeros((kept.gates.shape[1], 1), np.float32),
+            *grads, *grad_weights, kept.before, room(*kept.gates[0].shape), room(kept.gates.shape[1], 1),
         )  # fmt: skip
         flat = (torch.from_numpy(grad) for kind in grad_weights for grad in kind)
         return *map(batch_first, grads), None, None, *flat

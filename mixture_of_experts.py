@@ -138,8 +138,8 @@ class _Route(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_hidden, grad_routing):
         kept, grad_hidden = ctx.kept, batch_last(grad_hidden)
-        grads = [np.zeros_like(array) for array in ctx.weights]
-        d_scores = np.empty_like(kept.routing[0])
+        grads = [room(*array.shape) for array in ctx.weights]
+        d_scores = room(*kept.routing[0].shape)
         arrays = (kept.grus.after, ctx.weights[0], kept.routing, batch_last(grad_routing), grad_hidden)
         route_backward(*arrays, *grads, d_scores)
         return batch_first(grad_hidden), *map(torch.from_numpy, grads), None
@@ -156,8 +156,8 @@ class _Mix(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad_output):
-        hidden, grad_projections = ctx.kept.grus.after, np.zeros_like(ctx.projections)
-        grads = [np.empty_like(array) for array in (ctx.read, hidden, ctx.used)]
+        hidden, grad_projections = ctx.kept.grus.after, room(*ctx.projections.shape)
+        grads = [torch.empty(array.shape).numpy() for array in (ctx.read, hidden, ctx.used)]
         mix_backward(
             ctx.sizes, ctx.projections, ctx.read, hidden, ctx.first, ctx.used, batch_last(grad_output),
             *grads, grad_projections, ctx.kept.weighted,
@@ -285,7 +285,7 @@ class PolicyActivations(NamedTuple):
     """What T timesteps of B agents compute in a policy, and the backward pass reads."""
 
     input: InputActivations
-    layers: list
+    layers: list[LayerActivations] | list[Activations]
 
 
 class PolicyOutput(NamedTuple):

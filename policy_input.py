@@ -175,7 +175,7 @@ class _Read(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_output):
         (observation, starts, rows), (_, answers, of_scores, _), kept = ctx.arrays, ctx.weights, ctx.kept
-        grads = [np.zeros_like(weight) for weight in ctx.weights]
+        grads = [room(*weight.shape) for weight in ctx.weights]
         arrays = (observation, *CELL_CHANNELS[1:], starts, rows, answers, of_scores, batch_last(grad_output))
         read_backward(*arrays, *grads, kept.scores, kept.by_row)
         return None, None, None, *map(torch.from_numpy, grads), None
