@@ -114,7 +114,7 @@ def test_what_a_checkpoint_holds(tmp_path):
 
 def test_routers_learn_at_their_own_rate(tmp_path):
     """Adam's first step moves every weight that has a gradient by its group's learning rate."""
-    learner = Learner(config_for(tmp_path, num_updates=9, lr=0.01, router_lr_factor=0.25))
+    learner = Learner(config_for(tmp_path, num_updates=9, lr=0.01, router_lr_factor=0.25, train_lang_proj=True))
     before = {name: parameter.detach().clone() for name, parameter in learner.agent.named_parameters()}
     learner.start()
     learner.learn(learner.collect())
