@@ -53,8 +53,8 @@ def mixture(name: str, **flags) -> Variant:
 
 
 def setting(name: str, **flags) -> Variant:
-    """Return the mixture that differs in `flags` from the study of settings' reference, which trained lang_proj."""
-    return mixture(name, **({"train_lang_proj": "true"} | flags))
+    """Return the mixture that differs in `flags` from the study of settings' reference: what config.yaml said before."""
+    return mixture(name, **({"num_envs": 16, "lr": 3e-3, "train_lang_proj": "true"} | flags))
 
 
 class Study(NamedTuple):
