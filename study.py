@@ -53,7 +53,7 @@ def mixture(name: str, **flags) -> Variant:
 
 
 def setting(name: str, **flags) -> Variant:
-    """Return the mixture that differs in `flags` from the study of settings' reference: what config.yaml said before."""
+    """Return a mixture that differs in `flags` from the study of settings' reference, which config.yaml once was."""
     return mixture(name, **({"num_envs": 16, "lr": 3e-3, "train_lang_proj": "true"} | flags))
 
 
