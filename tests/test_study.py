@@ -68,9 +68,9 @@ def test_interrupted_it_saves_and_goes_on_where_it_stopped(tmp_path):
     assert process.returncode == 130, output
     (saved,) = metrics.parent.glob("checkpoint_*.pt")
     update = int(saved.stem.removeprefix("checkpoint_"))
-    assert (
-        Run(TASK, 0, 0, STUDIES["levels"].variants[0]).train(tmp_path / "checkpoints", (update + 2) * 320, set()) == ""
-    )
+    keys = load_keys()
+    budget = (update + 2) * keys["num_envs"].default * keys["unroll_len"].default
+    assert Run(TASK, 0, 0, STUDIES["levels"].variants[0]).train(tmp_path / "checkpoints", budget, set()) == ""
     assert (metrics.parent / "checkpoint_final.pt").exists()
     assert artifacts.read_metrics(metrics)["update"].iloc[-1] == update + 2
 
