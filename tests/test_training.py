@@ -211,7 +211,7 @@ def test_nothing_finished_or_unfinished_is_overwritten_unasked(tmp_path):
         train(config)
     with pytest.raises(UserError, match="nothing to resume"):
         train(config, resume=True)
-    with pytest.raises(UserError, match=r"lr 0.003 \(now 0.5\)"):
+    with pytest.raises(UserError, match=rf"lr {config['lr']} \(now 0.5\)"):
         train(config | {"lr": 0.5}, given=["lr"], resume=True)
     (run_folder(tmp_path) / "checkpoint_final.pt").unlink()
     with pytest.raises(UserError, match="holds an unfinished run: --resume it"):
