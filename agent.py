@@ -125,7 +125,7 @@ class Teller:
         self.agent, self.joined = agent, joined
         self.row_of: dict[int, int] = {}
 
-    def rows(self, numbers: np.ndarray) -> Tensor:
+    def rows(self, numbers: np.ndarray) -> np.ndarray:
         """Mission numbers [R] -> their rows in `told`, which grows by those that are new."""
         numbers = numbers.tolist()
         new = [number for number in dict.fromkeys(numbers) if number not in self.row_of]
@@ -134,11 +134,11 @@ class Teller:
                 told = self.agent.policy.tell(self.agent.project(np.array(new)), self.joined)
                 self.told = self.told.more(told) if self.row_of else told
             self.row_of |= {number: len(self.row_of) + place for place, number in enumerate(new)}
-        return torch.tensor([self.row_of[number] for number in numbers], device=self.agent.device)
+        return np.array([self.row_of[number] for number in numbers])
 
-    def now(self, rows: Tensor) -> Told:
+    def now(self, rows: np.ndarray) -> Told:
         """Return what `step` reads of these rows."""
-        return Told(rows, *map(detached, self.told[1:]))
+        return Told(torch.tensor(rows, device=self.agent.device), *map(detached, self.told[1:]))
 
 
 def _checked(config: dict[str, Any]) -> dict[str, Any]:

@@ -1,10 +1,9 @@
 """The baseline: one GRU where the mixture has its layers, with the same input, interface and training loop."""
 
-import torch
 from torch import Tensor, nn
 
 from gru import Activations, GRUs, batch_last, unroll_grus
-from mixture_of_experts import JoinedPolicy, PolicyActivations, PolicyOutput, RoutingRule
+from mixture_of_experts import JoinedPolicy, PolicyActivations, PolicyOutput, RoutingRule, head_logits
 from policy_input import InputProjection, Told
 
 
@@ -60,8 +59,7 @@ class GRUPolicy(nn.Module):
         _refuse(rule)
         inputs = self.input_projection.step(observation, told, joined.input, activations.input, t)
         hidden = activations.layers[0].step(t, inputs, batch_last(state[0]), keep.numpy(), joined.layers[0])
-        weight, bias = joined.head
-        logits = torch.from_numpy(hidden.T @ weight.T + bias)
+        logits = head_logits(hidden, *joined.head)
         return PolicyOutput(logits, [activations.layers[0].states[t]], [], [])
 
     def unroll(

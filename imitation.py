@@ -178,11 +178,10 @@ class Learner:
         steps, num_envs, agent = self.config["unroll_len"], self.config["num_envs"], self.agent
         observation = torch.zeros(steps, num_envs, OBSERVATION_SIZE, dtype=torch.uint8)
         keep = torch.zeros(steps, num_envs)
-        rows = torch.zeros(steps, num_envs, dtype=torch.int64, device=self.device)  # of the missions that are told
-        label = np.zeros((steps, num_envs), np.int64)
+        label, rows = np.zeros((2, steps, num_envs), np.int64)
         # argmax of probability / exponential noise is a sample of the policy (the Gumbel trick)
         noise = torch.empty(steps, num_envs, self.config["num_actions"]).exponential_(generator=self.noise)
-        noise = noise.log_().to(self.device)
+        noise = noise.log_().numpy()
         bot_walks = torch.rand(steps, num_envs, generator=self.noise).numpy() < self.config["bot_share"]
         bot_walks &= ~self.alone
         dropout_noise = self._dropout_noise()
@@ -190,27 +189,26 @@ class Learner:
         with torch.enable_grad():
             joined = agent.policy.join()
         joined_now = joined.as_arrays() if self.activations else joined
-        mission_now = agent.missions.lookup(self.infos["mission"])
         teller = Teller(agent, joined)
-        told = teller.now(teller.rows(mission_now))
+        mission_row = teller.rows(agent.missions.lookup(self.infos["mission"]))
+        told = teller.now(mission_row)
         state = before
-        for t in range(steps):
-            observation.numpy()[t] = observation_vector(self.observations)
-            keep.numpy()[t] = self.keep
-            rows[t] = told.rows
-            label[t] = self.infos["bot_action"]
+        for t, (seen, kept) in enumerate(zip(observation, keep, strict=True)):
+            seen.numpy()[:] = observation_vector(self.observations)
+            kept.numpy()[:] = self.keep
+            label[t], rows[t] = self.infos["bot_action"], mission_row
             output = agent.step(
-                observation[t].to(self.device),
+                seen.to(self.device),
                 told,
                 state,
-                keep[t].to(self.device),
+                kept.to(self.device),
                 joined_now,
                 self.activations,
                 t,
                 self._dropout_rule([layer[t] for layer in dropout_noise]),
             )
             state = output.state
-            chosen = (output.logits - noise[t]).argmax(-1).cpu().numpy()
+            chosen = (output.logits.cpu().numpy() - noise[t]).argmax(-1)
             actions = np.where(bot_walks[t], label[t], chosen)
             bot_steps = self.infos["bot_steps"]
             self.observations, rewards, terminated, truncated, self.infos = self.env.step(actions)
@@ -219,12 +217,11 @@ class Learner:
             self.keep = (~done).astype(np.float32)
             if done.any():
                 began = np.flatnonzero(done)
-                mission_now = mission_now.copy()
-                mission_now[began] = agent.missions.lookup(self.infos["mission"][began])
-                told = teller.now(teller.rows(mission_now))
+                mission_row[began] = teller.rows(agent.missions.lookup(self.infos["mission"][began]))
+                told = teller.now(mission_row)
         return Rollout(
             observation.to(self.device),
-            teller.told._replace(rows=rows.flatten()),
+            teller.told._replace(rows=torch.from_numpy(rows).flatten().to(self.device)),
             keep.to(self.device),
             torch.from_numpy(label).to(self.device),
             dropout_noise,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gru import Activations, GRUs, batch_first, batch_last, room, unroll_grus
 from policy_input import InputActivations, InputProjection, JoinedInput, Told, detached
-from policy_kernels import mix, mix_backward, route, route_backward
+from policy_kernels import linear, mix, mix_backward, route, route_backward
 
 RoutingRule = Callable[[int, Tensor], Tensor]
 """(layer index, router weights [..., E]) -> the weights to use instead, [..., E]."""
@@ -236,9 +236,11 @@ class MoELayer(nn.Module):
         -> output, an array [size, B], and tensors: state, router weights [B, E], the weights used [B, E]."""
         hidden, routing, output = kept.grus.step(t, inputs, state, keep, joined.grus), kept.routing[t], kept.output[t]
         route(hidden, *joined.router, routing)
-        weights = kept.weights[t]
-        used = weights if rule is None else rule(weights)
-        now = (inputs, hidden, self.router.hidden_size, batch_last(used))
+        weights = used = kept.weights[t]
+        if rule is not None:
+            used = rule(weights)
+            routing = batch_last(used)
+        now = (inputs, hidden, self.router.hidden_size, routing)
         mix(self.expert_sizes, joined.projections, *now, kept.weighted, output)
         return output, kept.grus.states[t], weights, used
 
@@ -315,6 +317,13 @@ class JoinedPolicy(NamedTuple):
         """Return the same for `step`: layers and head as arrays, and none of it part of a graph."""
         fixed = JoinedInput(*map(detached, self.input))
         return JoinedPolicy(fixed, [_as_arrays(part) for part in self.layers], _as_arrays(self.head))
+
+
+def head_logits(hidden: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> Tensor:
+    """What the last layer says, [size, B], and the head as arrays -> logits [B, num_actions]."""
+    logits = np.empty((len(bias), hidden.shape[1]), np.float32)
+    linear(hidden, weight, bias, logits)
+    return batch_first(logits)
 
 
 def _as_arrays(weights):
@@ -399,8 +408,7 @@ class MixtureOfExpertsPolicy(nn.Module):
             now = (hidden, batch_last(state[index]), keep)
             hidden, *rest = layer.step(*now, weights, activations.layers[index], t, layer_rule)
             outputs.append(rest)
-        weight, bias = joined.head
-        logits = torch.from_numpy(hidden.T @ weight.T + bias)
+        logits = head_logits(hidden, *joined.head)
         return PolicyOutput(logits, *map(list, zip(*outputs, strict=True)))
 
     def unroll(

@@ -234,10 +234,16 @@ def gru_backward(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def linear(inputs, weight, bias, output):
+    """inputs [>= I, B], of which the first I count, weight [O, I], bias [O] -> output [O, B]."""
+    _fill(output, bias)
+    add_product(weight, inputs[: weight.shape[1]], output)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def route(hidden, weight, bias, routing):
     """A router's linear map and softmax: hidden [>= R, B], weight [E, R], bias [E] -> routing [E, B]."""
-    _fill(routing, bias)
-    add_product(weight, hidden[: weight.shape[1]], routing)
+    linear(hidden, weight, bias, routing)
     for b in range(routing.shape[1]):
         largest, total = np.float32(-np.inf), ZERO
         for e in range(routing.shape[0]):
