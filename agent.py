@@ -138,7 +138,7 @@ class Teller:
 
     def now(self, rows: np.ndarray) -> Told:
         """Return what `step` reads of these rows."""
-        return Told(torch.tensor(rows, device=self.agent.device), *map(detached, self.told[1:]))
+        return Told(torch.from_numpy(rows).to(self.agent.device), *map(detached, self.told[1:]))
 
 
 def _checked(config: dict[str, Any]) -> dict[str, Any]:

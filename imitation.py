@@ -221,7 +221,7 @@ class Learner:
                 told = teller.now(mission_row)
         return Rollout(
             observation.to(self.device),
-            teller.told._replace(rows=torch.from_numpy(rows).flatten().to(self.device)),
+            teller.told._replace(rows=torch.from_numpy(rows.ravel()).to(self.device)),
             keep.to(self.device),
             torch.from_numpy(label).to(self.device),
             dropout_noise,

@@ -22,6 +22,7 @@ OBSERVATION_SIZE = IMAGE_SIZE + 4 + 1
 CELL_CHANNELS = (len(OBJECT_TO_IDX), len(COLOR_TO_IDX), len(STATE_TO_IDX))  # values of a cell's type, color, state
 CELL_VALUES = sum(CELL_CHANNELS)
 LOOKS = math.prod(CELL_CHANNELS)
+ONE_HOT = np.eye(4, dtype=np.uint8)  # of directions
 OBS_ENCODINGS = ("raw", "onehot")
 LANG_FUSIONS = ("concat", "film", "attention")
 
@@ -29,9 +30,9 @@ LANG_FUSIONS = ("concat", "film", "attention")
 def observation_vector(observations: dict[str, np.ndarray]) -> np.ndarray:
     """Return uint8 [N, 152] for a batch of the environment's observations: image, one-hot direction, carrying."""
     batch = len(observations["direction"])
-    vector = np.zeros((batch, OBSERVATION_SIZE), np.uint8)
+    vector = np.empty((batch, OBSERVATION_SIZE), np.uint8)
     vector[:, :IMAGE_SIZE] = observations["image"].reshape(batch, IMAGE_SIZE)
-    vector[np.arange(batch), IMAGE_SIZE + observations["direction"]] = 1
+    vector[:, IMAGE_SIZE:-1] = ONE_HOT[observations["direction"]]
     vector[:, -1] = observations["carrying"]
     return vector
 
@@ -203,7 +204,7 @@ class InputProjection(nn.Linear):
 
     def join(self) -> JoinedInput:
         """Return the weights in the form that `tell`, `forward` and `step` read, to share it between calls."""
-        of_features, of_mission, of_scores = (part.contiguous() for part in self.weight.t().split(self.sizes))
+        of_features, of_mission, of_scores = self.weight.t().contiguous().split(self.sizes)
         keys = None if self.attention is None else self.attention.keys()
         return JoinedInput(of_features, of_mission, of_scores, keys)
 

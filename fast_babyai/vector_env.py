@@ -83,11 +83,12 @@ def begin_episodes(envs, bots, levels, outputs, mask, expert):
 
 
 @njit(cache=True, nogil=True)
-def step_envs(envs, bots, actions, outputs, expert):
-    """Step every environment; return how many episodes ended."""
-    ended = 0
+def step_envs(envs, bots, actions, history, outputs, expert):
+    """Step every environment and note its action; return how many episodes ended, and the steps of the longest one."""
+    ended = longest = 0
     for i in range(envs.shape[0]):
         env, bot, output = envs[i], bots[i], outputs[i]
+        history[i, env.step_count] = actions[i]
         output.reward, output.terminated, output.truncated = step(env, actions[i])
         output.bot_action = NO_ACTION
         output.planless = False
@@ -97,7 +98,8 @@ def step_envs(envs, bots, actions, outputs, expert):
                 output.planless = output.truncated = True
         describe(env, output)
         ended += output.terminated or output.truncated
-    return ended
+        longest = max(longest, env.step_count)
+    return ended, longest
 
 
 @njit(cache=True, nogil=True)
@@ -111,6 +113,11 @@ def replay(env, bot, actions, output, expert):
             output.bot_action = replan(env, bot, action)
     if env.step_count:
         describe(env, output)
+
+
+def longer(history: np.ndarray) -> np.ndarray:
+    """Return a history of actions [N, steps] with room for as many again."""
+    return np.pad(history, ((0, 0), (0, history.shape[1])), constant_values=NO_ACTION)
 
 
 class FastBabyAIVectorEnv(VectorEnv):
@@ -164,7 +171,7 @@ class FastBabyAIVectorEnv(VectorEnv):
         self._bots = np.zeros(num_envs, BOT)
         self._levels = np.zeros(num_envs, LEVEL)
         self._outputs = np.zeros(num_envs, OUTPUT)
-        self._history = np.full((num_envs, 64), NO_ACTION, np.int8)
+        self._history = np.full((num_envs, 64), NO_ACTION, np.int8)  # of the running episodes: their actions
         self._missions = np.empty(num_envs, object)
         self._bot_steps = np.zeros(num_envs, np.int64)
         self._level_seeds = np.zeros(num_envs, np.int64)
@@ -197,9 +204,10 @@ class FastBabyAIVectorEnv(VectorEnv):
         actions = np.ascontiguousarray(actions, np.int64)
         if actions.shape != (self.num_envs,) or actions.min() < 0 or actions.max() > 6:
             raise ValueError(f"expected {self.num_envs} actions from 0 to 6, got {actions!r}")
-        self._remember(actions)
         outputs = self._outputs
-        ended = step_envs(self._envs, self._bots, actions, outputs, self.expert)
+        ended, longest = step_envs(self._envs, self._bots, actions, self._history, outputs, self.expert)
+        if longest == self._history.shape[1]:
+            self._history = longer(self._history)
         rewards, terminated, truncated = (outputs[name].copy() for name in ("reward", "terminated", "truncated"))
         if not ended:
             return self._observations(), rewards, terminated, truncated, self._infos()
@@ -236,8 +244,8 @@ class FastBabyAIVectorEnv(VectorEnv):
         for index in np.flatnonzero(done):
             final_obs[index] = {name: values[index] for name, values in observations.items()}
         final_info = self._infos()
-        final_info |= {f"_{name}": done.copy() for name in final_info}
-        return {"final_obs": final_obs, "_final_obs": done, "final_info": final_info, "_final_info": done.copy()}
+        final_info |= dict.fromkeys([f"_{name}" for name in final_info], done)
+        return {"final_obs": final_obs, "_final_obs": done, "final_info": final_info, "_final_info": done}
 
     def _take_level(self, index: int, level_seed: int) -> None:
         level, mission = self.bank.level(level_seed)
@@ -258,13 +266,6 @@ class FastBabyAIVectorEnv(VectorEnv):
             self._plan_failures[index] += 1
         raise unsolvable_task(self.task_id)
 
-    def _remember(self, actions: np.ndarray) -> None:
-        """Keep what was done in the running episodes, for `get_state` and `render`."""
-        steps = self._envs["step_count"]
-        if steps.max() >= self._history.shape[1]:
-            self._history = np.pad(self._history, ((0, 0), (0, self._history.shape[1])), constant_values=NO_ACTION)
-        self._history[np.arange(self.num_envs), steps] = actions
-
     def get_state(self) -> dict[str, np.ndarray]:
         """Return all that `set_state` needs to go on from here, in an environment of the same arguments."""
         return {
@@ -281,7 +282,7 @@ class FastBabyAIVectorEnv(VectorEnv):
         self.reset(seed=state["level_seed"])
         self._next_episode[:] = state["next_episode"]
         self._plan_failures[:] = state["plan_failures"]
-        self._history = np.array(state["actions_taken"], np.int8)
+        self._history = longer(state["actions_taken"].astype(np.int8))
         for index in range(self.num_envs):
             replay(self._envs[index], self._bots[index], self._history[index], self._outputs[index], self.expert)
         return self._observations(), self._infos()
