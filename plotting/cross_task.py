@@ -4,6 +4,7 @@ Results are the data frame of `artifacts.read_results`. A run is a task and a tr
 figure says in its title what its error bars are.
 """
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -11,7 +12,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.transforms import Bbox
 
 from plotting.data import Entries
 from plotting.style import EXPERT_COLORS, Sizes, common_names, new_figure, plain, require_steps
@@ -230,15 +233,48 @@ def plot_lpc_against_difficulty(results: pd.DataFrame) -> Figure:
         difficulty = group["task_id"].map(failed)
         style = {"linestyle": "none", "marker": "o", "color": EXPERT_COLORS[0], "capsize": 2}
         panel.errorbar(difficulty, group["mean_lpc"], group["lpc_error"], **style)
-        for x, y, task in zip(difficulty, group["mean_lpc"], group["task_id"], strict=True):
-            panel.annotate(short_task(task), (x, y), (4, 3), textcoords="offset points", fontsize=6.5)
         rho = difficulty.rank().corr(group["mean_lpc"].rank()) if len(group) > 2 else np.nan
         title = f"trial {trial}" if np.isnan(rho) else f"trial {trial}: Spearman {rho:.2f}, {len(group)} tasks"
         plain(panel).set_title(title, fontsize=9)
         panel.set(xlabel="share of held-out levels the baseline fails", xlim=(-0.03, 1.12))
     highest = (runs["mean_lpc"] + runs["lpc_error"].fillna(0)).max()
     panels[0].set(ylabel="mean LPC per step", ylim=(0, 1.1 * highest + 1))
+    for panel, trial in zip(panels, trials, strict=True):
+        group = runs[runs["trial"] == trial]
+        places = np.column_stack([group["task_id"].map(failed), group["mean_lpc"]])
+        _name_points(panel, places, [short_task(task) for task in group["task_id"]])
     return figure
+
+
+def _name_points(panel: Axes, places: np.ndarray, names: Sequence[str]) -> None:
+    """Write each point's name as near to it as leaves other names and points legible, a thin line between the two.
+
+    Args:
+        places: [N, 2], in data coordinates.
+    """
+    panel.figure.draw_without_rendering()  # only then is it known where points lie on the page
+    point = panel.figure.dpi / 72
+    taken = [Bbox.from_bounds(x - 4 * point, y - 4 * point, 8 * point, 8 * point) for x, y in _on_page(panel, places)]
+    directions = [(np.cos(angle), np.sin(angle)) for angle in np.radians(np.arange(30, 390, 30))]
+    line = {"arrowstyle": "-", "color": "0.5", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}
+    centred = {"textcoords": "offset points", "ha": "center", "va": "center", "fontsize": 6.5}
+    for place, (x, y), name in sorted(zip(places.tolist(), _on_page(panel, places), names, strict=True)):
+        text = panel.annotate(name, place, (0, 0), arrowprops=line, **centred)
+        size = Text.get_window_extent(text)
+        for radius, (right, up) in itertools.product(range(6, 150, 4), directions):
+            offset = (radius * right + np.sign(right) * size.width / point / 2, radius * up)
+            centre = x + offset[0] * point, y + offset[1] * point
+            corner = centre[0] - size.width / 2, centre[1] - size.height / 2
+            box = Bbox.from_bounds(*corner, size.width, size.height)
+            inside = panel.bbox.contains(*box.min) and panel.bbox.contains(*box.max)
+            if inside and not any(box.overlaps(other) for other in taken):
+                break
+        text.set_position(offset)
+        taken.append(box)
+
+
+def _on_page(panel: Axes, places: np.ndarray) -> list[list[float]]:
+    return panel.transData.transform(places).tolist()
 
 
 def plot_lesions(results: pd.DataFrame, lesioned: pd.DataFrame) -> Figure:

@@ -1,10 +1,12 @@
 """Figures of many runs: what error bars and curves show, checked against plain calculations."""
 
 import io
+import itertools
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 from scipy.stats import spearmanr
 
 from plotting.cross_task import (
@@ -187,6 +189,20 @@ def test_lpc_against_difficulty_shows_each_task_at_what_the_baseline_fails():
     png(figure)
     with pytest.raises(ValueError, match="no task has both"):
         plot_lpc_against_difficulty(results_of(*rows[-1:]))
+
+
+def test_names_of_tasks_that_lie_close_together_do_not_cover_each_other():
+    rows = [(f"BabyAI-Level{n}-v0", 0, 0, 0.9, 500.0 + n % 3, 0.0) for n in range(20)]
+    rows += [(f"BabyAI-Level{n}-v0", 1, 0, 1 - n / 500, np.nan, np.nan) for n in range(20)]
+    figure = plot_lpc_against_difficulty(results_of(*rows))
+    figure.draw_without_rendering()
+    (panel,) = figure.axes
+    boxes = {text.get_text(): Text.get_window_extent(text) for text in panel.texts}
+    assert len(boxes) == 20
+    for one, other in itertools.combinations(boxes, 2):
+        assert not boxes[one].overlaps(boxes[other]), (one, other)
+    for name, box in boxes.items():
+        assert panel.bbox.contains(*box.min) and panel.bbox.contains(*box.max), name
 
 
 def test_lesions_are_drawn_beside_the_whole_policies_means_over_seeds():
