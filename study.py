@@ -75,7 +75,7 @@ STUDIES = {
         [
             mixture("mixture, free", lpc_alpha=0),
             mixture("mixture, priced", lpc_alpha=1e-5),
-            Variant("GRU", "train.py", {"lr": "3e-3"}),  # at the mixture's lr it learns less: 86 % of Open against 98 %
+            Variant("GRU", "train.py", {"lr": "3e-3"}),  # at the mixture's lr it learns less (docs/study.md)
         ],
         pathways=True,
     ),
