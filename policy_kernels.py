@@ -410,9 +410,7 @@ def read_forward(
             _add(table[start + observation[b, i]], by_row[b])
     numbers = np.float32(1) * observation[:, starts.size :]
     add_product(numbers, table[table.shape[0] - numbers.shape[1] :], by_row)
-    for j in range(output.shape[0]):
-        for b in range(output.shape[1]):
-            output[j, b] = by_row[b, j]
+    _transpose(by_row, output)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -425,9 +423,7 @@ def read_backward(
     scores_of = of_scores.T.copy()
     for t in range(observation.shape[0]):
         seen, d_output = observation[t], grad_output[t]
-        for b in range(by_row.shape[0]):
-            for j in range(by_row.shape[1]):
-                by_row[b, j] = d_output[j, b]
+        _transpose(d_output, by_row)
         for b in range(by_row.shape[0]):
             _add(by_row[b], grad_of_missions[rows[t, b]])
         if scores.shape[1]:
