@@ -29,7 +29,7 @@ from babyai_env import EVAL_SEED_OFFSET, make_vec_env
 from config import load_keys
 from eval_mop import evaluate
 from fast_babyai.level_bank import LevelBank
-from imitation import Learner
+from imitation import Learner, walked_alone
 from language import MissionEncoder
 from mixture_of_experts import compute_lpc, reset_state
 from policy_input import observation_vector
@@ -58,6 +58,7 @@ class PlainTrainer:
         self.env = make_vec_env(
             config["task_id"], config["num_envs"], backend="minigrid", train_levels=config["train_levels"]
         )
+        self.alone = torch.from_numpy(walked_alone(config))
         self.observations, self.infos = self.env.reset(seed=0)
         self.state = self.agent.policy.initial_state(config["num_envs"])
 
@@ -72,7 +73,8 @@ class PlainTrainer:
             lpc = compute_lpc(routing, self.agent.expert_hidden_sizes).mean()
             loss = loss + torch.nn.functional.cross_entropy(logits, label) + self.config["lpc_alpha"] * lpc
             actions = torch.distributions.Categorical(logits=logits.detach()).sample()
-            actions = torch.where(torch.rand(len(label)) < self.config["bot_share"], label, actions).numpy()
+            bot_walks = (torch.rand(len(label)) < self.config["bot_share"]) & ~self.alone
+            actions = torch.where(bot_walks, label, actions).numpy()
             self.observations, _, terminated, truncated, self.infos = self.env.step(actions)
             self.state = reset_state(self.state, torch.from_numpy(terminated | truncated))
         self.optimizer.zero_grad()
