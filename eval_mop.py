@@ -22,6 +22,7 @@ from babyai_env import EVAL_SEED_OFFSET, MAX_UNSOLVABLE_IN_A_ROW, make_vec_env, 
 from cli import UserError, run_script
 from config import Parser, legacy_config
 from eval_options import NUM_ENVS, NUM_EPISODES, Lesion, add_evaluation_flags, positive
+from language import one_thread
 from mixture_of_experts import RoutingRule, compute_lpc
 from policy_input import OBSERVATION_SIZE, observation_vector
 from routing_data import RoutingData
@@ -269,12 +270,10 @@ def evaluate(
     rule = None if lesion is None else lesion.rule(agent.expert_hidden_sizes)
     num_envs = min(num_envs, num_episodes)
     env = EvalVectorEnv(task_id, num_envs, num_episodes, max_steps=max_steps, backend=backend)
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the policy is small: threads would wait for each other, and change last digits
     try:
-        return play(PolicyActor(agent, num_envs, rule), env, on_episodes)
+        with one_thread():  # the policy is small: threads would wait for each other, and change last digits
+            return play(PolicyActor(agent, num_envs, rule), env, on_episodes)
     finally:
-        torch.set_num_threads(num_threads)
         env.close()
 
 

@@ -1,13 +1,15 @@
 """Mission text -> frozen sentence embedding. Each distinct mission is encoded once, and kept on disk between runs.
 
-A mission's embedding is the encoder's last layer at the first token. Missions are encoded one by one: in a batch, the
-last digits would depend on the company, and the same seed would no longer give the same numbers.
+A mission's embedding is the encoder's last layer at the first token. Missions are encoded one by one and on one thread:
+the last digits would depend on the company in a batch, and on the number of threads, and since embeddings are kept, the
+same seed would give other numbers according to which program met a mission first.
 """
 
+import contextlib
 import hashlib
 import importlib.util
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +82,17 @@ def find_encoder(name: str, fallback: str | None = None) -> tuple[str, Path]:
     return fallback, packaged
 
 
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """While inside, torch computes on one thread: the last digits of a product depend on how many share it."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
+
+
 class MissionEncoder:
     """A frozen sentence encoder with a memory.
 
@@ -112,7 +125,8 @@ class MissionEncoder:
         if self._model is None:
             self._load_model()
         tokens = self._tokenizer(mission, return_tensors="pt")
-        return self._model(**tokens).last_hidden_state[0, 0].numpy().astype(np.float32)
+        with one_thread():
+            return self._model(**tokens).last_hidden_state[0, 0].numpy().astype(np.float32)
 
     def _load_model(self) -> None:
         import transformers  # takes seconds to import, and a warm cache never needs it
@@ -128,7 +142,7 @@ class MissionEncoder:
         """Open the embeddings on disk: one file per state of the encoder's own files."""
         files = sorted(path for path in self.folder.rglob("*") if path.suffix in {".json", ".txt", ".safetensors"})
         state = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-        fingerprint = hashlib.sha256(repr((torch.__version__, state)).encode()).hexdigest()[:16]
+        fingerprint = hashlib.sha256(repr((torch.__version__, "one thread", state)).encode()).hexdigest()[:16]
         path = cache_folder() / "embeddings" / f"{Path(self.name).name}-{fingerprint}.sqlite"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -39,6 +39,19 @@ def test_embeddings_are_the_last_layers_first_token(model_folder):
         np.testing.assert_allclose(embedding, expected[0, 0].numpy(), atol=1e-6)
 
 
+def test_embeddings_are_the_same_whatever_the_number_of_threads(tmp_path, monkeypatch):
+    embeddings, before = [], torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            monkeypatch.setenv("RL_MOP_CACHE", str(tmp_path / str(threads)))
+            torch.set_num_threads(threads)
+            embeddings.append(MissionEncoder(PACKAGE).embed(MISSIONS))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(*embeddings)
+
+
 def test_each_mission_is_encoded_once_across_runs(monkeypatch):
     encoded = []
     encode = MissionEncoder._encode
