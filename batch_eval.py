@@ -23,26 +23,22 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from artifacts import (
+from basics.config import Parser, legacy_config
+from basics.errors import UserError, did_you_mean, run_script
+from basics.files import ArtifactError, timestamp
+from results.checkpoints import load_checkpoint
+from results.eval_options import NUM_EPISODES, Lesion, add_evaluation_flags, natural, positive
+from results.paths import (
     CACHE_DIR,
     CHECKPOINT_ROOTS,
     RESULTS_PATH,
-    ArtifactError,
     CheckpointRef,
     find_checkpoints,
     lesion_results_path,
-    load_checkpoint,
-    read_result_rows,
-    result_key,
-    routing_cache_owner,
     routing_cache_path,
-    timestamp,
-    upsert_result,
-    write_routing_cache,
 )
-from cli import UserError, did_you_mean, run_script
-from config import Parser, legacy_config
-from eval_options import NUM_EPISODES, Lesion, add_evaluation_flags, natural, positive
+from results.routing_caches import routing_cache_owner, write_routing_cache
+from results.tables import read_result_rows, result_key, upsert_result
 
 CONFIG_COLUMNS = (  # of a row: taken from the checkpoint's config, empty where it has no such key
     "num_updates",
@@ -87,8 +83,8 @@ def evaluate_checkpoint(job: Job, settings: Settings, on_episodes: Callable[[int
     Raises:
         UserError: the checkpoint cannot be evaluated, or the results cannot be written.
     """
-    from agent import load_agent  # PyTorch takes seconds to import, and often nothing is left to do
     from eval_mop import evaluate
+    from policy.agent import load_agent  # PyTorch takes seconds to import, and often nothing is left to do
 
     ref, lesion = job.ref, settings.lesion
     file_state = {"checkpoint_size": None, "checkpoint_mtime_ns": None, "checkpoint_sha256": None}
@@ -165,7 +161,7 @@ def plan(
     """Return a job for each checkpoint that was not evaluated yet, has changed since, or lacks its routing cache.
 
     Args:
-        rows: of the results CSV, by `artifacts.result_key`.
+        rows: of the results CSV, by `tables.result_key`.
         cache_paths: where each checkpoint's routing cache belongs; None where none is wanted.
         num_episodes: evaluations over another number of episodes do not count; None: any number will do.
     """

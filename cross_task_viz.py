@@ -24,21 +24,10 @@ with app.setup(hide_code=True):
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from artifacts import (
-        METRICS_FILE,
-        PLOTS_DIR,
-        RESULTS_PATH,
-        ArtifactError,
-        atomic_write,
-        cross_task_plot_path,
-        lesion_results_path,
-        read_metrics,
-        read_results,
-        read_routing_cache,
-    )
-    from babyai_env import render_level
-    from cli import UserError, warn
-    from config import Parser
+    from basics.config import Parser
+    from basics.errors import UserError, warn
+    from basics.files import ArtifactError, atomic_write
+    from fast_babyai.reference import render_level
     from plotting.cross_task import (
         plot_expert_use,
         plot_learning_curves,
@@ -49,6 +38,9 @@ with app.setup(hide_code=True):
         short_task,
     )
     from plotting_utils import plot_side_by_side
+    from results.paths import METRICS_FILE, PLOTS_DIR, RESULTS_PATH, cross_task_plot_path, lesion_results_path
+    from results.routing_caches import read_routing_cache
+    from results.tables import read_metrics, read_results
 
     NOTHING_EVALUATED = (
         "There are no results in {path} yet. Train something (make demo, or python train_mop.py --task_id"

@@ -16,16 +16,16 @@ from gymnasium.vector import VectorWrapper
 from minigrid.core.actions import Actions
 from tqdm import tqdm
 
-from agent import Agent, load_agent
-from artifacts import load_checkpoint
-from babyai_env import EVAL_SEED_OFFSET, MAX_UNSOLVABLE_IN_A_ROW, make_vec_env, unsolvable_task
-from cli import UserError, run_script
-from config import Parser, legacy_config
-from eval_options import NUM_ENVS, NUM_EPISODES, Lesion, add_evaluation_flags, positive
-from language import one_thread
+from basics.config import Parser, legacy_config
+from basics.errors import UserError, run_script
+from fast_babyai.reference import EVAL_SEED_OFFSET, MAX_UNSOLVABLE_IN_A_ROW, make_vec_env, unsolvable_task
 from mixture_of_experts import RoutingRule, compute_lpc
-from policy_input import OBSERVATION_SIZE, observation_vector
-from routing_data import RoutingData
+from policy.agent import Agent, load_agent
+from policy.input import OBSERVATION_SIZE, observation_vector
+from policy.language import one_thread
+from results.checkpoints import load_checkpoint
+from results.eval_options import NUM_ENVS, NUM_EPISODES, Lesion, add_evaluation_flags, positive
+from results.routing_data import RoutingData
 
 POLICY_BATCH = 128  # agents per run of the policy, always: see `PolicyActor`
 

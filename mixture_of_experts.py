@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gru import Activations, GRUs, batch_first, batch_last, room, unroll_grus
-from policy_input import InputActivations, InputProjection, JoinedInput, Told, detached
-from policy_kernels import linear, mix, mix_backward, route, route_backward
+from policy.gru import Activations, GRUs, batch_first, batch_last, room, unroll_grus
+from policy.input import InputActivations, InputProjection, JoinedInput, Told, detached
+from policy.kernels import linear, mix, mix_backward, route, route_backward
 
 RoutingRule = Callable[[int, Tensor], Tensor]
 """(layer index, router weights [..., E]) -> the weights to use instead, [..., E]."""
@@ -340,7 +340,7 @@ class MixtureOfExpertsPolicy(nn.Module):
         expert_hidden_sizes: per layer, its experts' hidden sizes; 0 is the identity.
         router_hidden_size, intermediate_dim, lang_dim: sizes of routers' GRUs, of what flows between layers, and of the
             projected mission.
-        obs_encoding, lang_fusion: see `policy_input`.
+        obs_encoding, lang_fusion: see `policy.input`.
     """
 
     def __init__(
@@ -424,7 +424,7 @@ class MixtureOfExpertsPolicy(nn.Module):
         """Run T timesteps of B agents.
 
         Args:
-            observation: [T, B, 152] (`policy_input.observation_vector`).
+            observation: [T, B, 152] (`policy.input.observation_vector`).
             told: from `tell`, the missions of T * B rows.
             state: from `initial_state` or an earlier output.
             keep: [T, B], 0 where an episode begins at that step, else 1.

@@ -34,10 +34,11 @@ from typing import Any, NamedTuple
 import modal
 import yaml
 
-import artifacts
-from cli import UserError, did_you_mean, run_script, warn
-from config import Parser, config_parser, load_keys, parse_config
-from eval_options import NUM_ENVS, NUM_EPISODES, Lesion
+from basics import files
+from basics.config import Parser, config_parser, load_keys, parse_config
+from basics.errors import UserError, did_you_mean, run_script, warn
+from results import checkpoints, paths, tables
+from results.eval_options import NUM_ENVS, NUM_EPISODES, Lesion
 
 ROOT = Path(__file__).parent
 VOLUME_FOLDER = "/rl-mop"  # where containers see the Volume
@@ -47,8 +48,8 @@ LOG_FILE = "log.txt"  # beside a run's checkpoints: what the script printed
 ENCODER_FILE = Path("/root/lang_encoder")  # in the image: the name of the encoder that its weights belong to
 SCRIPTS = ("train.py", "train_mop.py")
 GRID_KEYS = ("task_id", "trial", "seed", "checkpoint_dir")  # set by the grid, never by --extra-args or --sweep
-CODE = ("*.py", "fast_babyai/*.py", "config.yaml")
-ENCODER_CODE = ("language.py", "artifacts.py", "routing_data.py", "cli.py")
+CODE = ("*.py", "basics/*.py", "fast_babyai/*.py", "policy/*.py", "training/*.py", "results/*.py", "config.yaml")
+ENCODER_CODE = ("basics/*.py", "policy/__init__.py", "policy/language.py")
 
 CPUS, MEMORY_MIB = 2.0, 4096
 DAY = 24 * 60 * 60  # seconds: the longest that Modal lets one attempt run
@@ -62,7 +63,7 @@ GPU_PRICES = {"T4": 0.000164, "L4": 0.000222, "A10": 0.000306, "L40S": 0.000542,
 STEPS_PER_SECOND = 10_000  # env-steps, roughly, of the default mixture on two cores
 
 BAKE = (
-    "import sys; from pathlib import Path; from language import find_encoder;"
+    "import sys; from pathlib import Path; from policy.language import find_encoder;"
     " Path(sys.argv[3]).write_text(find_encoder(sys.argv[1], sys.argv[2] or None)[0])"
 )
 
@@ -124,7 +125,7 @@ class Run(NamedTuple):
 
     @property
     def folder(self) -> Path:
-        return artifacts.run_dir(*(self.config[key] for key in ("checkpoint_dir", "task_id", "trial", "seed")))
+        return paths.run_dir(*(self.config[key] for key in ("checkpoint_dir", "task_id", "trial", "seed")))
 
 
 class Outcome(NamedTuple):
@@ -206,7 +207,7 @@ def make_grid(
     Raises:
         UserError: unknown script, task, key or flag, impossible value, nothing to run, or two runs in one folder.
     """
-    from babyai_env import check_task
+    from fast_babyai.reference import check_task
 
     if script not in SCRIPTS:
         raise UserError(f"--script {script}: expected {' or '.join(SCRIPTS)}.{did_you_mean(script, SCRIPTS)}")
@@ -283,12 +284,12 @@ def resume_flags(config: dict[str, Any], given: Sequence[str]) -> list[str] | No
     Raises:
         UserError: what lies there is a run with other settings, or cannot be read.
     """
-    from imitation import last_checkpoint, resumed_config
+    from training.imitation import last_checkpoint, resumed_config
 
     last = last_checkpoint(config)
     if last is None:
         return []
-    checkpoint = artifacts.load_checkpoint(last.path)
+    checkpoint = checkpoints.load_checkpoint(last.path)
     resumed_config(config, given, checkpoint, last.path)
     return ["--resume"] if checkpoint["resume_state"]["update"] < config["num_updates"] else None
 
@@ -308,11 +309,11 @@ def watch(process: subprocess.Popen, folder: Path, commit: Callable[[], object],
     try:
         while True:
             status = process.poll()
-            files = [*folder.glob("checkpoint_*.pt"), *folder.glob(artifacts.METRICS_FILE)]
-            state = {path.name: path.stat().st_mtime_ns for path in files}
+            written = [*folder.glob("checkpoint_*.pt"), *folder.glob(paths.METRICS_FILE)]
+            state = {path.name: path.stat().st_mtime_ns for path in written}
             changed = {name for name, changed_at in state.items() if committed.get(name) != changed_at}
             due = time.monotonic() - committed_at > COMMIT_SECONDS
-            if changed and (due or changed != {artifacts.METRICS_FILE}):
+            if changed and (due or changed != {paths.METRICS_FILE}):
                 commit()
                 committed, committed_at = state, time.monotonic()
             if status is not None:
@@ -358,7 +359,7 @@ def train_run(script: str, arguments: list[str], folder: str = VOLUME_FOLDER) ->
             return Outcome("failed", str(error))
         if resume is None:
             return Outcome("done")
-        place = artifacts.run_dir(CHECKPOINT_DIR, config["task_id"], config["trial"], config["seed"])
+        place = paths.run_dir(CHECKPOINT_DIR, config["task_id"], config["trial"], config["seed"])
         place.mkdir(parents=True, exist_ok=True)
         with open(place / LOG_FILE, "a") as log:
             begins = log.tell()
@@ -373,7 +374,7 @@ def train_run(script: str, arguments: list[str], folder: str = VOLUME_FOLDER) ->
     return Outcome("failed", reason)
 
 
-def result_path(ref: artifacts.CheckpointRef) -> Path:
+def result_path(ref: paths.CheckpointRef) -> Path:
     """Return the CSV of one checkpoint's row: each has its own, as the last container to write a file wins."""
     return Path(RESULTS_DIR, *ref.path.parts[1:]).with_suffix(".csv")
 
@@ -383,8 +384,8 @@ def evaluate_checkpoint(path: str, num_episodes: int, backend: str = "fast", fol
     import batch_eval
 
     with contextlib.chdir(folder):
-        ref = artifacts.checkpoint_ref(path)
-        job = batch_eval.Job(ref, artifacts.routing_cache_path(artifacts.CACHE_DIR, ref))
+        ref = paths.checkpoint_ref(path)
+        job = batch_eval.Job(ref, paths.routing_cache_path(paths.CACHE_DIR, ref))
         settings = batch_eval.Settings(result_path(ref), num_episodes, NUM_ENVS, backend, None, Lesion())
         reason = batch_eval.attempt(job, settings, lambda episodes: None)
         commit_volume()
@@ -416,26 +417,26 @@ def volume_files() -> Files:
     return Files({e.path.lstrip("/"): e.mtime for e in entries if e.type.name == "FILE"}, volume.read_file)
 
 
-def unevaluated(files: Files, final_only: bool = False) -> list[str]:
+def unevaluated(there: Files, final_only: bool = False) -> list[str]:
     """Return the checkpoints without a row, or whose row is older than they are."""
-    paths = []
-    for path, changed_at in sorted(files.changed_at.items()):
-        ref = artifacts.checkpoint_ref(path)
+    waiting = []
+    for path, changed_at in sorted(there.changed_at.items()):
+        ref = paths.checkpoint_ref(path)
         if ref is None or not path.startswith(f"{CHECKPOINT_DIR}/") or (final_only and ref.update is not None):
             continue
-        if files.changed_at.get(result_path(ref).as_posix(), -1) < changed_at:
-            paths.append(path)
-    return paths
+        if there.changed_at.get(result_path(ref).as_posix(), -1) < changed_at:
+            waiting.append(path)
+    return waiting
 
 
-def fetch(files: Files, source: str, target: Path | str) -> None:
+def fetch(there: Files, source: str, target: Path | str) -> None:
     """Copy one file here, with the time of its last change."""
-    with artifacts.atomic_write(target, "wb") as file:
-        file.writelines(files.read(source))
-    os.utime(target, (files.changed_at[source],) * 2)
+    with files.atomic_write(target, "wb") as file:
+        file.writelines(there.read(source))
+    os.utime(target, (there.changed_at[source],) * 2)
 
 
-def merge(files: Files) -> tuple[int, int]:
+def merge(there: Files) -> tuple[int, int]:
     """Bring checkpoints, metrics, results and routing caches into the working folder; what is newer here stays.
 
     Returns:
@@ -444,29 +445,29 @@ def merge(files: Files) -> tuple[int, int]:
     from batch_eval import choose_cache_paths
 
     new_files = new_results = 0
-    for path, changed_at in sorted(files.changed_at.items()):
+    for path, changed_at in sorted(there.changed_at.items()):
         if not path.startswith(f"{CHECKPOINT_DIR}/") or Path(path).name.startswith("."):
             continue
         if not Path(path).exists() or Path(path).stat().st_mtime < changed_at:
-            fetch(files, path, path)
+            fetch(there, path, path)
             new_files += 1
-    ours = {artifacts.result_key(row): row for row in artifacts.read_result_rows(artifacts.RESULTS_PATH)}
+    ours = {tables.result_key(row): row for row in tables.read_result_rows(paths.RESULTS_PATH)}
     with tempfile.TemporaryDirectory() as temporary:
-        for path in sorted(path for path in files.changed_at if path.startswith(f"{RESULTS_DIR}/")):
+        for path in sorted(path for path in there.changed_at if path.startswith(f"{RESULTS_DIR}/")):
             if not path.endswith(".csv"):
                 continue
-            fetch(files, path, Path(temporary, "row.csv"))
-            for row in artifacts.read_result_rows(Path(temporary, "row.csv")):
-                known = ours.get(artifacts.result_key(row))
+            fetch(there, path, Path(temporary, "row.csv"))
+            for row in tables.read_result_rows(Path(temporary, "row.csv")):
+                known = ours.get(tables.result_key(row))
                 if known is not None and known.get("evaluated_at", "") >= row["evaluated_at"]:
                     continue
                 cache = row["routing_cache"]
-                if cache in files.changed_at:
-                    ref = artifacts.checkpoint_ref(row["checkpoint_path"])
-                    here = choose_cache_paths([ref], Path(artifacts.CACHE_DIR), Lesion())[ref]
-                    fetch(files, cache, here)
+                if cache in there.changed_at:
+                    ref = paths.checkpoint_ref(row["checkpoint_path"])
+                    here = choose_cache_paths([ref], Path(paths.CACHE_DIR), Lesion())[ref]
+                    fetch(there, cache, here)
                     row["routing_cache"] = str(here)
-                artifacts.upsert_result(artifacts.RESULTS_PATH, row)
+                tables.upsert_result(paths.RESULTS_PATH, row)
                 new_results += 1
     return new_files, new_results
 
@@ -540,7 +541,7 @@ def follow(call: modal.FunctionCall, names_: Sequence[str], metrics_paths: Seque
 def save_table(path: Path, runs: Sequence[Run], outcomes: Mapping[int, Outcome]) -> None:
     """Write which run is which, and what became of it, as a CSV."""
     swept = list(runs[0].swept)
-    with artifacts.atomic_write(path) as file:
+    with files.atomic_write(path) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["folder", "task_id", "trial", "seed", *swept, "state", "reason", "command"])
         for index, run in enumerate(runs):
@@ -568,12 +569,12 @@ def evaluate_all(num_episodes: int, final_only: bool, bring_home: bool) -> int:
     """Evaluate what the Volume holds and has no results yet; return 1 when some failed, else 0."""
     if num_episodes < 1:
         raise UserError(f"--num-episodes {num_episodes}: expected a whole number >= 1")
-    paths = unevaluated(volume_files(), final_only)
-    print(f"{len(paths)} checkpoints to evaluate", flush=True)
+    waiting = unevaluated(volume_files(), final_only)
+    print(f"{len(waiting)} checkpoints to evaluate", flush=True)
     outcomes = {}
-    if paths:
-        call = REMOTE["evaluate"].experimental_spawn_map(paths, [num_episodes] * len(paths))
-        outcomes = follow(call, paths, [])
+    if waiting:
+        call = REMOTE["evaluate"].experimental_spawn_map(waiting, [num_episodes] * len(waiting))
+        outcomes = follow(call, waiting, [])
     if bring_home:
         print_merged()
     return int(any(outcome.state == "failed" for outcome in outcomes.values()))
@@ -581,7 +582,7 @@ def evaluate_all(num_episodes: int, final_only: bool, bring_home: bool) -> int:
 
 def print_merged() -> None:
     new_files, new_results = merge(volume_files())
-    print(f"brought home: {new_files} files to {CHECKPOINT_DIR}/, {new_results} results to {artifacts.RESULTS_PATH}")
+    print(f"brought home: {new_files} files to {CHECKPOINT_DIR}/, {new_results} results to {paths.RESULTS_PATH}")
 
 
 # --------------------------------------------------------------------------------------------------------- command line

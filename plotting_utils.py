@@ -1,7 +1,7 @@
 """Figures of routing decisions: stateless functions from data to matplotlib figures.
 
 Routing data is a `RoutingData` or a list of its entries (dicts with position, layer_routing, env_context, ...). Results
-are the data frame of `artifacts.read_results`, learning curves those of `artifacts.read_metrics`. `expert_hidden_sizes`
+are the data frame of `tables.read_results`, learning curves those of `tables.read_metrics`. `expert_hidden_sizes`
 (per layer, its experts' hidden sizes) lets legends say "GRU 16" instead of "expert 1".
 
 Nothing here knows an environment or a notebook, and no figure is registered with pyplot, so none has to be closed.

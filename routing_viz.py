@@ -22,23 +22,11 @@ with app.setup(hide_code=True):
     from matplotlib.figure import Figure
     from tqdm import tqdm
 
-    from artifacts import (
-        CACHE_DIR,
-        PLOTS_DIR,
-        ArtifactError,
-        CheckpointRef,
-        atomic_write,
-        checkpoint_ref,
-        find_checkpoints,
-        load_checkpoint,
-        plot_path,
-        read_routing_cache,
-    )
-    from babyai_env import render_level
+    from basics.config import Parser, legacy_config
+    from basics.errors import UserError, warn
+    from basics.files import ArtifactError, atomic_write
     from batch_eval import choose_cache_paths
-    from cli import UserError, warn
-    from config import Parser, legacy_config
-    from eval_options import NUM_ENVS, Lesion, positive
+    from fast_babyai.reference import render_level
     from plotting_utils import (
         get_available_analyses,
         group_routing_data,
@@ -53,7 +41,11 @@ with app.setup(hide_code=True):
         plot_step,
         plot_weight_histograms,
     )
-    from routing_data import RoutingData
+    from results.checkpoints import load_checkpoint
+    from results.eval_options import NUM_ENVS, Lesion, positive
+    from results.paths import CACHE_DIR, PLOTS_DIR, CheckpointRef, checkpoint_ref, find_checkpoints, plot_path
+    from results.routing_caches import read_routing_cache
+    from results.routing_data import RoutingData
 
     NOTHING_TRAINED = (
         "There is no checkpoint in checkpoints/ or modal_checkpoints/ yet. Train one (make demo, or python train_mop.py"
@@ -151,8 +143,8 @@ def load_routing(
     elif use_cache:
         warning = f"No cache at {path} (python batch_eval.py makes it): {num_episodes} episodes were played afresh."
 
-    from agent import load_agent  # PyTorch takes seconds to import, and the cache often suffices
     from eval_mop import evaluate
+    from policy.agent import load_agent  # PyTorch takes seconds to import, and the cache often suffices
 
     checkpoint = load_checkpoint(ref.path)
     agent = load_agent(checkpoint, lang_encoder)

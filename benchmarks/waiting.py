@@ -14,18 +14,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import artifacts
 import routing_viz
-from cli import UserError, run_script
+from basics.errors import UserError, run_script
+from results import paths
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", required=True)
-    parser.add_argument("--cache_dir", default=artifacts.CACHE_DIR)
+    parser.add_argument("--cache_dir", default=paths.CACHE_DIR)
     arguments = parser.parse_args()
-    ref = artifacts.checkpoint_ref(Path(arguments.checkpoint))
-    if ref is None or not artifacts.routing_cache_path(arguments.cache_dir, ref).exists():
+    ref = paths.checkpoint_ref(Path(arguments.checkpoint))
+    if ref is None or not paths.routing_cache_path(arguments.cache_dir, ref).exists():
         raise UserError(
             f"{arguments.checkpoint} has no routing cache in {arguments.cache_dir}: run batch_eval.py first"
         )

@@ -19,7 +19,7 @@ It is a `gymnasium.vector.VectorEnv` and takes the place of `gym.vector.SyncVect
     vector_env.py  all of it as a gymnasium vector environment
 """
 
-import compiler_cache  # noqa: F401  (before numba)
+from basics import compiler_cache  # noqa: F401  (before numba)
 
 
 def __getattr__(name: str):

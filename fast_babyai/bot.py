@@ -14,7 +14,6 @@ its pair of `*_before_action` and `*_after_action`. What differs is the form:
 import numpy as np
 from numba import njit
 
-from babyai_env import MAX_DEPTH, PLAN_LIMIT
 from fast_babyai.bot_search import (
     NOWHERE,
     STEP,
@@ -33,6 +32,7 @@ from fast_babyai.bot_search import (
     start_search,
 )
 from fast_babyai.dynamics import step
+from fast_babyai.reference import MAX_DEPTH, PLAN_LIMIT
 from fast_babyai.state import (
     DIR_X,
     DIR_Y,

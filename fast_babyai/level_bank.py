@@ -20,12 +20,12 @@ import numpy as np
 from numba import njit
 from tqdm import tqdm
 
-from artifacts import cache_folder
-from babyai_env import check_task
-from cli import UserError, warn
+from basics.errors import UserError, warn
+from basics.files import cache_folder
 from fast_babyai.bot import BOT, bot_solution_steps
 from fast_babyai.dynamics import start_level, take_in_hand
 from fast_babyai.levels import CHUNK
+from fast_babyai.reference import check_task
 from fast_babyai.state import ENV, LEVEL
 
 FORMAT = 1  # of the files; a new number leaves older files alone and generates anew

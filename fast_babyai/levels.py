@@ -22,7 +22,7 @@ from minigrid.envs.babyai.core.verifier import (
     SeqInstr,
 )
 
-from babyai_env import make_level_env, reset_level
+from fast_babyai.reference import make_level_env, reset_level
 from fast_babyai.state import (
     AFTER,
     AND,

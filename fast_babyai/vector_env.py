@@ -9,17 +9,17 @@ from gymnasium.vector.utils import batch_space
 from minigrid.core.constants import IDX_TO_COLOR, IDX_TO_OBJECT
 from numba import njit
 
-from babyai_env import (
+from basics.compiler_cache import announce
+from fast_babyai.bot import BOT, replan, reset_bot
+from fast_babyai.dynamics import start_level, step, take_in_hand
+from fast_babyai.level_bank import LevelBank
+from fast_babyai.reference import (
     MAX_UNSOLVABLE_IN_A_ROW,
     BabyAIEnv,
     render_level,
     training_level_seed,
     unsolvable_task,
 )
-from compiler_cache import announce
-from fast_babyai.bot import BOT, replan, reset_bot
-from fast_babyai.dynamics import start_level, step, take_in_hand
-from fast_babyai.level_bank import LevelBank
 from fast_babyai.state import (
     EMPTY,
     ENV,

@@ -1,6 +1,6 @@
 """Many runs at once: success, what it costs, how it was learned, and which experts it uses.
 
-Results are the data frame of `artifacts.read_results`. A run is a task and a trial; its seeds are summarised. Every
+Results are the data frame of `tables.read_results`. A run is a task and a trial; its seeds are summarised. Every
 figure says in its title what its error bars are.
 """
 
@@ -18,7 +18,7 @@ from matplotlib.transforms import Bbox
 
 from plotting.data import Entries
 from plotting.style import EXPERT_COLORS, Sizes, common_names, new_figure, plain, require_steps
-from routing_data import RoutingData
+from results.routing_data import RoutingData
 
 CURVES = {
     "success_rate": "success rate",

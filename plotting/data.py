@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from routing_data import RoutingData
+from results.routing_data import RoutingData
 
 Entries = RoutingData | Sequence[dict]
 Filter = Callable[[dict], bool] | np.ndarray | None

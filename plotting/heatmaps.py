@@ -34,7 +34,7 @@ from plotting.style import (
     new_figure,
     require_steps,
 )
-from routing_data import RoutingData
+from results.routing_data import RoutingData
 
 _SCALES_HEIGHT = 2.7  # inches, of what tells the colors' meaning
 

@@ -22,7 +22,7 @@ from plotting.style import (
     plain,
     require_steps,
 )
-from routing_data import RoutingData
+from results.routing_data import RoutingData
 
 ACTION_NAMES = ["turn left", "turn right", "forward", "pick up", "drop", "toggle", "done"]
 OBJECT_KINDS = ["doors", "keys", "goals"]

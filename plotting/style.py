@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from plotting.data import Entries
-from routing_data import RoutingData
+from results.routing_data import RoutingData
 
 Sizes = Sequence[Sequence[int]] | None
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from babyai_env import (
+from fast_babyai.reference import (
     EVAL_SEED_OFFSET,
     BoundedBot,
     ask_bot,
@@ -11,7 +11,7 @@ from babyai_env import (
     make_level_env,
     reset_level,
 )
-from routing_data import RoutingData
+from results.routing_data import RoutingData
 
 SIZES = [[0, 16, 32]] * 3
 

@@ -20,7 +20,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from babyai_env import babyai_tasks, make_vec_env
+from fast_babyai.reference import babyai_tasks, make_vec_env
 
 STUDENTS = ("bot", "random", "mixture", "mischief")
 LEFT, RIGHT, FORWARD, PICKUP, DROP, TOGGLE = range(6)

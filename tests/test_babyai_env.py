@@ -7,7 +7,8 @@ from gymnasium.utils.env_checker import check_env
 from minigrid.core.constants import DIR_TO_VEC
 from minigrid.utils.baby_ai_bot import BabyAIBot
 
-from babyai_env import (
+from basics.errors import UserError
+from fast_babyai.reference import (
     EVAL_SEED_OFFSET,
     BabyAIEnv,
     BoundedBot,
@@ -20,7 +21,6 @@ from babyai_env import (
     reset_level,
     training_level_seed,
 )
-from cli import UserError
 
 
 def test_there_are_96_tasks():

@@ -14,12 +14,12 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from test_artifacts import Malicious
+from test_results import Malicious
 from untrained import make_checkpoint, save
 
-import artifacts
 import batch_eval
-from cli import UserError
+from basics.errors import UserError
+from results import checkpoints, paths, routing_caches, tables
 
 ROOT = Path(__file__).parent.parent
 TASKS = ("BabyAI-GoToObj-v0", "BabyAI-GoToRedBallGrey-v0")
@@ -57,7 +57,7 @@ def save_four(**changes):
 
 
 def rows():
-    return artifacts.read_result_rows("evaluation_results.csv")
+    return tables.read_result_rows("evaluation_results.csv")
 
 
 def caches():
@@ -84,12 +84,12 @@ def test_rows_and_caches_once(batch):
     save_four()
     status, output, _ = batch()
     assert status == 0 and to_evaluate(output) == 4
-    table = artifacts.read_results("evaluation_results.csv")
-    assert list(table.columns[: len(artifacts.RESULT_COLUMNS)]) == artifacts.RESULT_COLUMNS
+    table = tables.read_results("evaluation_results.csv")
+    assert list(table.columns[: len(tables.RESULT_COLUMNS)]) == tables.RESULT_COLUMNS
     assert len(table) == 4 and set(table["task_id"]) == set(TASKS) and (table["num_episodes"] == 3).all()
     assert table["success_rate"].between(0, 1).all() and (table["mean_lpc"] > 0).all()
     for row in rows():
-        cache = artifacts.read_routing_cache(row["routing_cache"])
+        cache = routing_caches.read_routing_cache(row["routing_cache"])
         assert cache["checkpoint_path"] == row["checkpoint_path"] and len(cache["episodes"]) == 3
         assert cache["metrics"]["mean_lpc"] == float(row["mean_lpc"])
         assert row["routing_cache"] == f"evaluation_cache/{row['task_id']}/trial_{row['trial']}/routing_data.json"
@@ -118,7 +118,7 @@ def test_what_makes_a_checkpoint_be_evaluated_again(batch):
     path = Path("checkpoints/BabyAI-GoToObj-v0/trial_0/checkpoint_final.pt")
     path.touch()  # the same content
     assert evaluated_by() == []
-    artifacts.save_checkpoint(path, make_checkpoint(seed=5, task_id=TASKS[0], max_steps=12))
+    checkpoints.save_checkpoint(path, make_checkpoint(seed=5, task_id=TASKS[0], max_steps=12))
     assert evaluated_by() == [str(path)]
 
     os.remove(caches()[1])
@@ -141,7 +141,7 @@ def test_skipped_routing_is_made_up_for(batch):
 def test_rows_of_older_programs_count_until_the_file_changes(batch):
     path = save("checkpoints", max_steps=12)
     batch()
-    older = {name: value for name, value in rows()[0].items() if name in artifacts.RESULT_COLUMNS}
+    older = {name: value for name, value in rows()[0].items() if name in tables.RESULT_COLUMNS}
     change_row(lambda row: older | {"success_rate": "0.987"})
     assert to_evaluate(batch()[1]) == 0 and rows()[0]["success_rate"] == "0.987"
     os.utime(path, (time.time() + 5, time.time() + 5))
@@ -189,7 +189,7 @@ def test_the_same_trial_here_and_on_modal(batch):
         "evaluation_cache/BabyAI-GoToObj-v0/trial_0/from_modal_checkpoints/routing_data.json",
         "evaluation_cache/BabyAI-GoToObj-v0/trial_0/routing_data.json",
     ]
-    assert [artifacts.routing_cache_owner(path).split("/")[0] for path in caches()] == [
+    assert [routing_caches.routing_cache_owner(path).split("/")[0] for path in caches()] == [
         "modal_checkpoints",
         "checkpoints",
     ]
@@ -207,11 +207,11 @@ def test_lesions_have_their_own_rows_and_caches(batch):
     assert to_evaluate(batch("--disable_experts", "1:2,0:2", "--min_router_weight", "0.1")[1]) == 1
 
     assert (Path("evaluation_results.csv").read_text(), Path(caches()[-1]).read_text()) == normal
-    lesions = artifacts.read_results("evaluation_results_lesions.csv")
+    lesions = tables.read_results("evaluation_results_lesions.csv")
     assert lesions["lesion"].tolist() == ["0-2_1-2", "0-2_1-2_min0.1"]
     assert [Path(path).parent.name for path in caches()] == ["lesion_0-2_1-2", "lesion_0-2_1-2_min0.1", "trial_0"]
-    assert artifacts.read_routing_cache(caches()[0])["lesion"] == "0-2_1-2"
-    assert len(artifacts.find_routing_caches("evaluation_cache")) == 1
+    assert routing_caches.read_routing_cache(caches()[0])["lesion"] == "0-2_1-2"
+    assert len(paths.find_routing_caches("evaluation_cache")) == 1
 
 
 # ---------------------------------------------------------------------------------------------------------- damage
@@ -223,14 +223,14 @@ def damage_in_every_way():
     reasons = {}
 
     def spoil(trial, reason, task="BabyAI-GoToObj-v0"):
-        path = artifacts.checkpoint_path("checkpoints", task, trial)
+        path = paths.checkpoint_path("checkpoints", task, trial)
         path.parent.mkdir(parents=True)
         reasons[str(path)] = reason
         return path
 
     spoil(10, "damaged or cut short").write_bytes(good.read_bytes()[:5000])
     spoil(11, "not a PyTorch checkpoint").write_text("I am a text file")
-    artifacts.save_checkpoint(
+    checkpoints.save_checkpoint(
         spoil(12, "unknown task 'BabyAI-GoToTheMoon-v0'", "BabyAI-GoToTheMoon-v0"),
         make_checkpoint(task_id="BabyAI-GoToTheMoon-v0"),
     )
@@ -238,7 +238,7 @@ def damage_in_every_way():
     shutil.copy(good, spoil(14, "was trained on BabyAI-GoToObj-v0, but lies in", "BabyAI-GoToDoor-v0"))
     other_sizes = make_checkpoint()
     other_sizes["config"]["router_hidden_size"] = 7
-    artifacts.save_checkpoint(spoil(15, "the weights do not fit the config"), other_sizes)
+    checkpoints.save_checkpoint(spoil(15, "the weights do not fit the config"), other_sizes)
     return reasons
 
 
@@ -283,9 +283,9 @@ def test_killed_in_the_middle_it_goes_on_where_it_stopped(folder, batch, workers
     wait_for(lambda: caches() and rows())
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    done = len(artifacts.read_results("evaluation_results.csv"))
+    done = len(tables.read_results("evaluation_results.csv"))
     for path in caches():
-        artifacts.read_routing_cache(path)
+        routing_caches.read_routing_cache(path)
     assert 1 <= done < 4
     status, output, _ = batch("--num_episodes", "40")
     assert status == 0 and to_evaluate(output) <= 4 - done and len(rows()) == 4 and len(caches()) == 4
@@ -328,7 +328,7 @@ def test_two_batches_at_once_lose_no_row(folder):
     second = start_process("--task", TASKS[1])
     outputs = [process.communicate(timeout=120) for process in (first, second)]
     assert first.returncode == second.returncode == 0, outputs
-    assert len(artifacts.read_results("evaluation_results.csv")) == 4
+    assert len(tables.read_results("evaluation_results.csv")) == 4
 
 
 def test_workers_get_the_same_results(batch):
@@ -350,13 +350,13 @@ def test_of_two_hundred_checkpoints_the_new_one_is_found(folder):
     state = {"checkpoint_size": len(content), "checkpoint_sha256": batch_eval.sha256(path)}
     all_rows = []
     for trial in range(200):
-        path = artifacts.checkpoint_path("checkpoints", TASKS[0], trial)
+        path = paths.checkpoint_path("checkpoints", TASKS[0], trial)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-        cache = artifacts.routing_cache_path("evaluation_cache", artifacts.checkpoint_ref(path))
+        cache = paths.routing_cache_path("evaluation_cache", paths.checkpoint_ref(path))
         cache.parent.mkdir(parents=True)
         cache.write_text(json.dumps({"checkpoint_path": str(path), "routing_data": []}))
-        row = dict.fromkeys(artifacts.RESULT_COLUMNS, "1") | {"checkpoint_path": str(path), "num_episodes": 3}
+        row = dict.fromkeys(tables.RESULT_COLUMNS, "1") | {"checkpoint_path": str(path), "num_episodes": 3}
         all_rows.append(row | state | {"checkpoint_mtime_ns": path.stat().st_mtime_ns})
     with open("evaluation_results.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, all_rows[0])

@@ -2,8 +2,8 @@
 
 import pytest
 
-from cli import UserError, did_you_mean
-from config import Key, check_config, config_parser, legacy_config, load_keys, parse_config, read_config_file
+from basics.config import Key, check_config, config_parser, legacy_config, load_keys, parse_config, read_config_file
+from basics.errors import UserError, did_you_mean
 
 
 def test_every_key_has_a_type_and_a_meaning_and_a_default_that_fits():

@@ -20,7 +20,7 @@ from plotting.cross_task import (
     summarise_runs,
     wilson_interval,
 )
-from routing_data import RoutingData
+from results.routing_data import RoutingData
 
 LOCAL, MAZE = "BabyAI-GoToLocal-v0", "BabyAI-GoToObjMaze-v0"
 

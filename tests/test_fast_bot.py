@@ -7,7 +7,11 @@ from minigrid.core.world_object import Ball, Box, Door, Key
 from minigrid.envs.babyai.core import verifier
 from numba import njit
 
-from babyai_env import (
+from fast_babyai import bot as fast_bot
+from fast_babyai import dynamics
+from fast_babyai.bot import BOT
+from fast_babyai.levels import level_of
+from fast_babyai.reference import (
     NO_ACTION,
     BoundedBot,
     ask_bot,
@@ -16,10 +20,6 @@ from babyai_env import (
     make_level_env,
     reset_level,
 )
-from fast_babyai import bot as fast_bot
-from fast_babyai import dynamics
-from fast_babyai.bot import BOT
-from fast_babyai.levels import level_of
 from fast_babyai.state import ENV
 
 LARGE_TASKS = ["BabyAI-GoTo-v0", "BabyAI-BossLevel-v0", "BabyAI-SynthSeq-v0", "BabyAI-KeyCorridor-v0"]

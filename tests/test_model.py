@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from gru import GRUs, unroll_grus, unroll_in_tensor_operations
-from gru_policy import GRUPolicy
 from mixture_of_experts import MixtureOfExpertsPolicy, compute_lpc, drop_experts, per_layer, reset_state
-from policy_input import LANG_FUSIONS, OBS_ENCODINGS
-from policy_kernels import sigmoid, tanh
+from policy.gru import GRUs, unroll_grus, unroll_in_tensor_operations
+from policy.gru_policy import GRUPolicy
+from policy.input import LANG_FUSIONS, OBS_ENCODINGS
+from policy.kernels import sigmoid, tanh
 
 LAYERS = [[0, 16, 32], [8, 0], [0, 4, 4, 12]]
 STEPS, BATCH, LANG_DIM = 9, 5, 6

@@ -14,7 +14,7 @@ import pytest
 import untrained
 from bot_routing import SIZES, bot_routing_data, repeated
 
-import artifacts
+from results import paths, routing_caches, tables
 
 HERE = Path(__file__).resolve().parents[1]
 ROUTING, CROSS_TASK = HERE / "routing_viz.py", HERE / "cross_task_viz.py"
@@ -36,16 +36,16 @@ needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium i
 def write_run(root, task_id, trial, data):
     """Write an untrained checkpoint, the routing of the bot's walks as its cache, its results and its curve."""
     checkpoint = untrained.save(root / "checkpoints", task_id, trial)
-    ref = artifacts.checkpoint_ref(checkpoint.relative_to(root))
-    cache = artifacts.routing_cache_path("evaluation_cache", ref)
+    ref = paths.checkpoint_ref(checkpoint.relative_to(root))
+    cache = paths.routing_cache_path("evaluation_cache", ref)
     metrics = {"success_rate": 1.0, "path_ratio": 1.0, "mean_lpc": float(data.lpc.mean()), "bot_plan_failures": 0}
     header = {"checkpoint_path": str(ref.path), "expert_hidden_sizes": SIZES, "metrics": metrics}
-    artifacts.write_routing_cache(root / cache, header, data)
+    routing_caches.write_routing_cache(root / cache, header, data)
     row = {"checkpoint_path": ref.path, "task_id": task_id, "trial": trial, "num_episodes": len(data.episodes)}
     row |= {**metrics, "lpc_alpha": 1e-5, "expert_hidden_sizes": SIZES, "seed": trial, "update": None}
-    artifacts.upsert_result(root / artifacts.RESULTS_PATH, {**row, "routing_cache": cache})
-    curve = [dict.fromkeys(artifacts.METRICS_COLUMNS, step * 0.1) for step in range(5)]
-    artifacts.write_metrics(checkpoint.parent / artifacts.METRICS_FILE, curve)
+    tables.upsert_result(root / paths.RESULTS_PATH, {**row, "routing_cache": cache})
+    curve = [dict.fromkeys(tables.METRICS_COLUMNS, step * 0.1) for step in range(5)]
+    tables.write_metrics(checkpoint.parent / paths.METRICS_FILE, curve)
     return checkpoint
 
 
@@ -146,7 +146,7 @@ def test_a_damaged_cache_is_named_left_alone_and_the_levels_played_afresh(own_wo
 
 def test_a_cache_of_the_older_form_is_shown(own_workplace):
     cache = own_workplace / "evaluation_cache" / KEYS / "trial_1" / "routing_data.json"
-    entries = list(artifacts.read_routing_cache(cache)["routing_data"])
+    entries = list(routing_caches.read_routing_cache(cache)["routing_data"])
     cache.write_text(json.dumps({"checkpoint_path": checkpoint_of(KEYS, 1), "routing_data": entries}))
     done = run(ROUTING, "--checkpoint", checkpoint_of(KEYS, 1), cwd=own_workplace)
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
@@ -181,7 +181,7 @@ def test_a_cache_of_a_thousand_episodes_is_shown(tmp_path):
     data = repeated(bot_routing_data(KEYS, 20), 50)
     checkpoint = write_run(tmp_path, KEYS, 0, data)
     with contextlib.chdir(tmp_path):
-        ref = artifacts.checkpoint_ref(checkpoint.relative_to(tmp_path))
+        ref = paths.checkpoint_ref(checkpoint.relative_to(tmp_path))
         routing = routing_viz.load_routing(ref, "evaluation_cache", True, 10, 10)
         assert len(routing.data.episodes) == 1000 and not routing.warning
         routing_viz.save_figure(routing_viz.heatmap_figure(routing, "overall", {}), routing, "heatmap", "plots")

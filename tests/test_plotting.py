@@ -8,7 +8,7 @@ from bot_routing import SIZES, bot_routing_data
 from matplotlib.colors import to_rgba
 
 import plotting_utils as plots
-from routing_data import RoutingData
+from results.routing_data import RoutingData
 
 ONE_ROOM, MAZE, KEYS = "BabyAI-GoToLocal-v0", "BabyAI-GoTo-v0", "BabyAI-UnlockPickup-v0"
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from routing_data import NO_ACTION, RoutingData
+from results.routing_data import NO_ACTION, RoutingData
 
 CONTEXTS = [{"grid_size": [8, 8], "agent_start_pos": [1, 1]}, {"grid_size": [8, 8], "agent_start_pos": [6, 3]}]
 

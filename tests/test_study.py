@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-import artifacts
-from config import _flag_value, load_keys
+from basics.config import _flag_value, load_keys
+from results import paths, tables
 from study import STUDIES, Run
 
 ROOT = Path(__file__).parent.parent
@@ -45,8 +45,8 @@ def test_what_fails_is_named_the_rest_goes_on_and_nothing_is_trained_twice(tmp_p
     assert [path.stat().st_mtime_ns for path in finals] == before
     rows = table_rows(second.stdout)
     assert [row[1] for row in rows] == names
-    results = artifacts.read_results(tmp_path / "evaluation_results.csv").sort_values("trial")
-    lesions = artifacts.read_results(tmp_path / "evaluation_results_lesions.csv").sort_values("trial")
+    results = tables.read_results(tmp_path / "evaluation_results.csv").sort_values("trial")
+    lesions = tables.read_results(tmp_path / "evaluation_results_lesions.csv").sort_values("trial")
     assert results["trial"].tolist() == [0, 1, 2] and lesions["trial"].tolist() == [0, 1]
     for row, success, lpc in zip(rows, results["success_rate"], results["mean_lpc"], strict=True):
         assert row[3].startswith(f"{100 * success:.1f} (")
@@ -59,7 +59,7 @@ def test_what_fails_is_named_the_rest_goes_on_and_nothing_is_trained_twice(tmp_p
 def test_interrupted_it_saves_and_goes_on_where_it_stopped(tmp_path):
     command = [sys.executable, ROOT / "study.py", "levels", *SMALL, "--budget", "1e7", "--folder", tmp_path]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    metrics = tmp_path / "checkpoints" / TASK / "trial_0" / "seed_0" / artifacts.METRICS_FILE
+    metrics = tmp_path / "checkpoints" / TASK / "trial_0" / "seed_0" / paths.METRICS_FILE
     while not metrics.exists():
         assert process.poll() is None
         time.sleep(0.1)
@@ -72,7 +72,7 @@ def test_interrupted_it_saves_and_goes_on_where_it_stopped(tmp_path):
     budget = (update + 2) * keys["num_envs"].default * keys["unroll_len"].default
     assert Run(TASK, 0, 0, STUDIES["levels"].variants[0]).train(tmp_path / "checkpoints", budget, set()) == ""
     assert (metrics.parent / "checkpoint_final.pt").exists()
-    assert artifacts.read_metrics(metrics)["update"].iloc[-1] == update + 2
+    assert tables.read_metrics(metrics)["update"].iloc[-1] == update + 2
 
 
 @pytest.mark.parametrize("name", STUDIES)

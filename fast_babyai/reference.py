@@ -37,7 +37,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.vector.utils import concatenate
 from minigrid.utils.baby_ai_bot import BabyAIBot
 
-from cli import UserError, did_you_mean
+from basics.errors import UserError, did_you_mean
 
 EVAL_SEED_OFFSET = 1_000_000_000  # evaluation levels count from here, training levels from 0: they never meet
 PLAN_LIMIT = 1000  # subgoals the bot may push in one replan; real plans need a few dozen, endless ones never stop

@@ -13,8 +13,8 @@ import torch
 from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX, STATE_TO_IDX
 from torch import Tensor, nn
 
-from gru import batch_first, batch_last, room
-from policy_kernels import read_backward, read_forward
+from policy.gru import batch_first, batch_last, room
+from policy.kernels import read_backward, read_forward
 
 VIEW_CELLS = 7 * 7
 IMAGE_SIZE = VIEW_CELLS * 3

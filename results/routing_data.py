@@ -1,6 +1,6 @@
 """Routing decisions in memory: which expert was used where, for every step of every evaluated episode.
 
-    data = RoutingData.from_entries(entries)     # or artifacts.read_routing_cache(path)["routing_data"]
+    data = RoutingData.from_entries(entries)     # or routing_caches.read_routing_cache(path)["routing_data"]
     data[0]["layer_routing"]["layer_1"]          # one step, as a dict
     data.weights[1]                              # the same for all steps, as an array
 

@@ -17,9 +17,9 @@ from typing import Any
 
 import yaml
 
-from cli import UserError, did_you_mean
+from basics.errors import UserError, did_you_mean
 
-CONFIG_PATH = Path(__file__).with_name("config.yaml")
+CONFIG_PATH = Path(__file__).parent.parent / "config.yaml"
 
 # What a checkpoint's config means where it lacks a key: the program before that key existed did this.
 LEGACY_DEFAULTS = {

@@ -22,14 +22,14 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-import artifacts
-from agent import Agent, Teller, choose_device
-from babyai_env import make_vec_env, sample_missions
-from cli import UserError, warn
-from config import config_parser, legacy_config, parse_config
-from language import MissionEncoder
+from basics.config import config_parser, legacy_config, parse_config
+from basics.errors import UserError, warn
+from fast_babyai.reference import make_vec_env, sample_missions
 from mixture_of_experts import JoinedPolicy, PolicyActivations, compute_lpc, drop_experts
-from policy_input import OBSERVATION_SIZE, Told, observation_vector
+from policy.agent import Agent, Teller, choose_device
+from policy.input import OBSERVATION_SIZE, Told, observation_vector
+from policy.language import MissionEncoder
+from results import checkpoints, paths, tables
 
 RESUMABLE_KEYS = {  # what may change when a run is resumed: none of it changes what is computed
     "num_updates", "log_interval", "checkpoint_interval", "wandb_project", "checkpoint_dir", "lang_fallback"
@@ -344,10 +344,10 @@ class MetricsFile:
     """metrics.csv beside the checkpoints, and Weights & Biases where that is wanted and installed."""
 
     def __init__(self, config: Mapping[str, Any], folder: Path, since_update: int):
-        self.path = folder / artifacts.METRICS_FILE
+        self.path = folder / paths.METRICS_FILE
         self.rows = []
         if since_update > 0 and self.path.exists():
-            rows = artifacts.read_metrics(self.path).to_dict("records")
+            rows = tables.read_metrics(self.path).to_dict("records")
             self.rows = [row for row in rows if row["update"] <= since_update]
         self.wandb = None
         if config["wandb_project"] is not None:
@@ -360,7 +360,7 @@ class MetricsFile:
 
     def add(self, row: dict[str, float]) -> None:
         self.rows.append(row)
-        artifacts.write_metrics(self.path, self.rows)
+        tables.write_metrics(self.path, self.rows)
         if self.wandb is not None:
             self.wandb.log(row, step=row["update"])
 
@@ -386,10 +386,10 @@ def stop_requests() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def last_checkpoint(config: Mapping[str, Any]) -> artifacts.CheckpointRef | None:
+def last_checkpoint(config: Mapping[str, Any]) -> paths.CheckpointRef | None:
     """Return the furthest checkpoint of the run that `config` describes, if there is one."""
     task, trial, seed = config["task_id"], config["trial"], config["seed"]
-    found = artifacts.find_checkpoints([config["checkpoint_dir"]], task=task, trial=trial)
+    found = paths.find_checkpoints([config["checkpoint_dir"]], task=task, trial=trial)
     return next((ref for ref in reversed(found) if ref.seed == seed), None)
 
 
@@ -423,12 +423,12 @@ def open_run(config: dict[str, Any], given: Iterable[str], resume: bool, overwri
     Raises:
         UserError: there is something that must not be lost, or nothing that could be resumed.
     """
-    folder = artifacts.run_dir(config["checkpoint_dir"], config["task_id"], config["trial"], config["seed"])
+    folder = paths.run_dir(config["checkpoint_dir"], config["task_id"], config["trial"], config["seed"])
     last = last_checkpoint(config)
     if resume:
         if last is None:
             raise UserError(f"{folder} holds no checkpoint to resume from; leave --resume out to start there")
-        checkpoint = artifacts.load_checkpoint(last.path)
+        checkpoint = checkpoints.load_checkpoint(last.path)
         config = resumed_config(config, given, checkpoint, last.path)
         if checkpoint["resume_state"]["update"] >= config["num_updates"]:
             raise UserError(f"{last.path} is finished after {config['num_updates']} updates; nothing to resume")
@@ -437,7 +437,7 @@ def open_run(config: dict[str, Any], given: Iterable[str], resume: bool, overwri
         state, hint = ("a finished", "") if last.update is None else ("an unfinished", "--resume it, ")
         raise UserError(f"{folder} holds {state} run: {hint}choose another --trial or --seed, or --overwrite it")
     if folder.exists() and overwrite:
-        for name in [*folder.glob("checkpoint_*.pt"), folder / artifacts.METRICS_FILE]:
+        for name in [*folder.glob("checkpoint_*.pt"), folder / paths.METRICS_FILE]:
             name.unlink(missing_ok=True)
     return config, None
 
@@ -455,7 +455,7 @@ def train(config: dict[str, Any], given: Iterable[str] = (), resume: bool = Fals
         UserError: bad input, see `open_run` and `Learner`.
     """
     config, checkpoint = open_run(config, given, resume, overwrite)
-    folder = artifacts.run_dir(config["checkpoint_dir"], config["task_id"], config["trial"], config["seed"])
+    folder = paths.run_dir(config["checkpoint_dir"], config["task_id"], config["trial"], config["seed"])
     check_writable(folder)
     with stop_requests() as stops:
         learner = Learner(config)
@@ -483,12 +483,12 @@ def train(config: dict[str, Any], given: Iterable[str] = (), resume: bool = Fals
                 log.add(row)
                 progress.set_postfix_str(" ".join(f"{name} {row[name]:.4g}" for name in SHOWN))
             if learner.update % config["checkpoint_interval"] == 0 and learner.update < config["num_updates"]:
-                artifacts.save_checkpoint(folder / f"checkpoint_{learner.update}.pt", learner.checkpoint())
+                checkpoints.save_checkpoint(folder / f"checkpoint_{learner.update}.pt", learner.checkpoint())
         progress.close()
         log.close()
         finished = learner.update == config["num_updates"]
         path = folder / f"checkpoint_{'final' if finished else learner.update}.pt"
-        artifacts.save_checkpoint(path, learner.checkpoint())
+        checkpoints.save_checkpoint(path, learner.checkpoint())
         learner.env.close()
     if finished:
         print(f"saved {path}")

@@ -2,9 +2,9 @@
 
 from torch import Tensor, nn
 
-from gru import Activations, GRUs, batch_last, unroll_grus
 from mixture_of_experts import JoinedPolicy, PolicyActivations, PolicyOutput, RoutingRule, head_logits
-from policy_input import InputProjection, Told
+from policy.gru import Activations, GRUs, batch_last, unroll_grus
+from policy.input import InputProjection, Told
 
 
 class GRUPolicy(nn.Module):

@@ -1,6 +1,6 @@
 """Several GRUs side by side, unrolled through time on the CPU in as few operations as their definition allows.
 
-The GRUs of one layer read the same input, so a timestep of all is one compiled call (`policy_kernels.gru_forward`), and
+The GRUs of one layer read the same input, so a timestep of all is one compiled call (`policy.kernels.gru_forward`), and
 the gradient of all timesteps another: no graph node per timestep.
 
 A rollout runs the same steps, one at a time, before the unroll that learns from it. What they computed is kept
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from policy_kernels import gru_backward, gru_forward
+from policy.kernels import gru_backward, gru_forward
 
 
 def room(*shape: int) -> np.ndarray:

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cli import UserError
-from compiler_cache import announce
-from config import legacy_config, load_keys
-from gru_policy import GRUPolicy
-from language import MissionEncoder, MissionTable, principal_projection
+from basics.compiler_cache import announce
+from basics.config import legacy_config, load_keys
+from basics.errors import UserError
 from mixture_of_experts import JoinedPolicy, MixtureOfExpertsPolicy, PolicyActivations, PolicyOutput, RoutingRule
-from policy_input import Told, detached
+from policy.gru_policy import GRUPolicy
+from policy.input import Told, detached
+from policy.language import MissionEncoder, MissionTable, principal_projection
 
 
 def choose_device(name: str) -> torch.device:
@@ -155,7 +155,7 @@ def _checked(config: dict[str, Any]) -> dict[str, Any]:
 def load_agent(
     checkpoint: Mapping[str, Any], lang_encoder: str | None = None, device: torch.device | str = "cpu"
 ) -> Agent:
-    """Return the agent of a checkpoint (as read by `artifacts.load_checkpoint`), ready to act.
+    """Return the agent of a checkpoint (as read by `checkpoints.load_checkpoint`), ready to act.
 
     Args:
         lang_encoder: a local copy of the encoder that the checkpoint records, for machines without the hub.

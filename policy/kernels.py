@@ -16,7 +16,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from threadpoolctl import threadpool_limits
 
-import compiler_cache  # noqa: F401  (before numba)
+from basics import compiler_cache  # noqa: F401  (before numba)
 
 threadpool_limits(1, user_api="blas")  # products this small only wait for further threads
 
@@ -392,7 +392,7 @@ def read_forward(
         starts: int64 [147], where in the table the rows of each of a cell's properties begin.
         rows: int64 [B], which mission each agent has.
         of_missions: [M, size].
-        answers: [M, heads, looks], see `policy_input.Told`; no heads without attention.
+        answers: [M, heads, looks], see `policy.input.Told`; no heads without attention.
         of_scores: [heads * cells, size].
         table: [985, size].
         scores, by_row: [B, heads * cells] and [B, size], to work in.

@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-import artifacts
-from artifacts import ArtifactError, CheckpointRef
-from routing_data import RoutingData
+from basics import files
+from basics.files import ArtifactError
+from results import checkpoints, paths, routing_caches, tables
+from results.paths import CheckpointRef
+from results.routing_data import RoutingData
 
 ROOT = Path(__file__).parent.parent
 TASK = "BabyAI-GoToObj-v0"
@@ -54,7 +56,7 @@ def small_routing_data(num_episodes=3, steps=4, seed=0):
 def test_a_failed_write_leaves_what_was_there(tmp_path):
     path = tmp_path / "file.txt"
     path.write_text("old")
-    with pytest.raises(ZeroDivisionError), artifacts.atomic_write(path) as file:
+    with pytest.raises(ZeroDivisionError), files.atomic_write(path) as file:
         file.write("new")
         raise ZeroDivisionError
     assert path.read_text() == "old"
@@ -68,7 +70,7 @@ def test_a_disk_that_takes_no_more_is_an_error_for_people_and_the_old_file_stays
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
     try:
         with pytest.raises(ArtifactError, match=r"routing_data.json: cannot be written: File too large"):
-            artifacts.write_routing_cache(path, {}, data)
+            routing_caches.write_routing_cache(path, {}, data)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_text() == "old" and os.listdir(tmp_path) == [path.name]
@@ -78,13 +80,13 @@ def test_a_disk_that_takes_no_more_is_an_error_for_people_and_the_old_file_stays
 def test_a_folder_without_permission_is_named(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(ArtifactError, match=r"results.csv: cannot be written"):
-        artifacts.upsert_result(tmp_path / "results.csv", {"checkpoint_path": "a.pt"})
+        tables.upsert_result(tmp_path / "results.csv", {"checkpoint_path": "a.pt"})
 
 
 def test_a_link_stays_a_link(tmp_path):
     (tmp_path / "target").write_text("old")
     (tmp_path / "link").symlink_to(tmp_path / "target")
-    with artifacts.atomic_write(tmp_path / "link") as file:
+    with files.atomic_write(tmp_path / "link") as file:
         file.write("new")
     assert (tmp_path / "link").is_symlink() and (tmp_path / "target").read_text() == "new"
 
@@ -92,7 +94,7 @@ def test_a_link_stays_a_link(tmp_path):
 def test_files_have_the_permissions_that_the_user_chose(tmp_path):
     previous = os.umask(0o027)
     try:
-        with artifacts.atomic_write(tmp_path / "file") as file:
+        with files.atomic_write(tmp_path / "file") as file:
             file.write("for the group")
     finally:
         os.umask(previous)
@@ -104,7 +106,7 @@ def test_what_killed_processes_left_is_removed_after_a_while(tmp_path):
     for leftover in (old, recent):
         leftover.write_text("half")
     os.utime(old, (0, 0))
-    with artifacts.atomic_write(tmp_path / "file") as file:
+    with files.atomic_write(tmp_path / "file") as file:
         file.write("whole")
     assert sorted(os.listdir(tmp_path)) == [recent.name, "file"]
 
@@ -113,8 +115,8 @@ def test_a_process_killed_while_writing_leaves_the_old_file(tmp_path):
     path = tmp_path / "file.txt"
     path.write_text("old")
     program = (
-        "import sys, time, artifacts\n"
-        "with artifacts.atomic_write(sys.argv[1]) as file:\n"
+        "import sys, time\nfrom basics import files\n"
+        "with files.atomic_write(sys.argv[1]) as file:\n"
         "    file.write('new'); file.flush(); print('writing', flush=True); time.sleep(60)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", program, path], cwd=ROOT, stdout=subprocess.PIPE)
@@ -129,19 +131,17 @@ def test_a_process_killed_while_writing_leaves_the_old_file(tmp_path):
 
 
 def test_paths():
-    assert artifacts.checkpoint_path("checkpoints", TASK, 2) == Path(f"checkpoints/{TASK}/trial_2/checkpoint_final.pt")
-    assert artifacts.checkpoint_path("c", TASK, 2, seed=7, update=500) == Path(
-        f"c/{TASK}/trial_2/seed_7/checkpoint_500.pt"
-    )
-    assert artifacts.plot_path(TASK, 1, "routing_heatmap") == Path(f"plots/{TASK}/trial_1/routing_heatmap.png")
-    assert artifacts.plot_path(TASK, 1, "x", seed=3, plots_dir="p") == Path(f"p/{TASK}/trial_1/seed_3/x.png")
+    assert paths.checkpoint_path("checkpoints", TASK, 2) == Path(f"checkpoints/{TASK}/trial_2/checkpoint_final.pt")
+    assert paths.checkpoint_path("c", TASK, 2, seed=7, update=500) == Path(f"c/{TASK}/trial_2/seed_7/checkpoint_500.pt")
+    assert paths.plot_path(TASK, 1, "routing_heatmap") == Path(f"plots/{TASK}/trial_1/routing_heatmap.png")
+    assert paths.plot_path(TASK, 1, "x", seed=3, plots_dir="p") == Path(f"p/{TASK}/trial_1/seed_3/x.png")
 
 
 def test_routing_cache_paths():
     final = CheckpointRef(Path("x"), TASK, 1)
     numbered = CheckpointRef(Path("x"), TASK, 1, seed=3, update=500)
-    assert artifacts.routing_cache_path("cache", final) == Path(f"cache/{TASK}/trial_1/routing_data.json")
-    assert artifacts.routing_cache_path("cache", numbered, "lesion_0-2") == Path(
+    assert paths.routing_cache_path("cache", final) == Path(f"cache/{TASK}/trial_1/routing_data.json")
+    assert paths.routing_cache_path("cache", numbered, "lesion_0-2") == Path(
         f"cache/{TASK}/trial_1/seed_3/update_500/lesion_0-2/routing_data.json"
     )
 
@@ -152,31 +152,31 @@ def test_find_checkpoints_in_order_and_filtered(tmp_path):
     for root, task, trial in places:
         for seed in (None, 3):
             for update in (None, 1000, 500):
-                path = artifacts.checkpoint_path(root, task, trial, seed, update)
+                path = paths.checkpoint_path(root, task, trial, seed, update)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.touch()
     for stray in ("checkpoint_best.pt", "metrics.csv", ".checkpoint_final.pt.1-a.tmp", "checkpoint_final.pt.bak"):
         (here / TASK / "trial_9" / stray).touch()
 
-    found = artifacts.find_checkpoints([here, modal, tmp_path / "nowhere"])
+    found = paths.find_checkpoints([here, modal, tmp_path / "nowhere"])
     assert len(found) == 4 * 2 * 3
     assert [(ref.seed, ref.update) for ref in found[:6]] == [
         (None, 500), (None, 1000), (None, None), (3, 500), (3, 1000), (3, None),
     ]  # fmt: skip
     assert [ref.trial for ref in found[::6]] == [1, 9, 10, 1]
-    assert all(artifacts.checkpoint_ref(ref.path) == ref and ref.path.exists() for ref in found)
+    assert all(paths.checkpoint_ref(ref.path) == ref and ref.path.exists() for ref in found)
 
     def count(**choice):
-        return len(artifacts.find_checkpoints([here, modal], **choice))
+        return len(paths.find_checkpoints([here, modal], **choice))
 
     assert count(task=TASK) == 18 and count(task="BabyAI-Boss*") == 6 and count(task="GoToObj") == 0
     assert count(trial=1) == 12 and count(seed=3) == 12 and count(update=500) == 8 and count(final_only=True) == 8
-    assert len(artifacts.find_checkpoints(modal)) == 6
+    assert len(paths.find_checkpoints(modal)) == 6
 
 
 @pytest.mark.parametrize("path", ["checkpoint_final.pt", "task/trial_x/checkpoint_final.pt", "task/trial_1/best.pt"])
 def test_other_paths_are_no_checkpoints_of_ours(path):
-    assert artifacts.checkpoint_ref(path) is None
+    assert paths.checkpoint_ref(path) is None
 
 
 PAYLOAD = {
@@ -189,8 +189,8 @@ PAYLOAD = {
 
 def test_checkpoints_come_back(tmp_path):
     path = tmp_path / "deep" / "checkpoint_final.pt"
-    artifacts.save_checkpoint(path, PAYLOAD)
-    loaded = artifacts.load_checkpoint(path)
+    checkpoints.save_checkpoint(path, PAYLOAD)
+    loaded = checkpoints.load_checkpoint(path)
     assert loaded.keys() == PAYLOAD.keys() and loaded["config"] == PAYLOAD["config"]
     assert torch.equal(loaded["policy_state_dict"]["head.weight"], PAYLOAD["policy_state_dict"]["head.weight"])
     assert os.listdir(path.parent) == ["checkpoint_final.pt"]
@@ -216,7 +216,7 @@ def test_a_malicious_pickle_is_refused_and_not_executed(tmp_path, container):
         path.write_bytes(pickle.dumps({"config": Malicious(victim)}))
 
     with pytest.raises(ArtifactError, match=r"checkpoint_final.pt: refused, and not executed"):
-        artifacts.load_checkpoint(path)
+        checkpoints.load_checkpoint(path)
     assert not victim.exists()
 
     pickle.loads(pickle.dumps(payload["config"]))  # the attack is real: it works on those who let it
@@ -269,10 +269,10 @@ def strange_config(path):
 )
 def test_damaged_checkpoints_are_named_with_the_reason(tmp_path, damage, reason):
     path = tmp_path / "checkpoint_final.pt"
-    artifacts.save_checkpoint(path, PAYLOAD)
+    checkpoints.save_checkpoint(path, PAYLOAD)
     damage(path)
     with pytest.raises(ArtifactError, match=f"checkpoint_final.pt: .*({reason})"):
-        artifacts.load_checkpoint(path)
+        checkpoints.load_checkpoint(path)
 
 
 def test_errors_survive_the_way_home_from_a_worker():
@@ -289,12 +289,12 @@ def row(name="a", **changes):
 
 def test_rows_are_written_read_and_replaced(tmp_path):
     path = tmp_path / "deep" / "results.csv"
-    artifacts.upsert_result(path, row("a", path_ratio=float("nan"), expert_hidden_sizes=[[0, 16]], seed=None))
-    artifacts.upsert_result(path, row("b", seed=7, mean_lpc=12.25))
-    artifacts.upsert_result(path, row("a", success_rate=0.75, update=100))
+    tables.upsert_result(path, row("a", path_ratio=float("nan"), expert_hidden_sizes=[[0, 16]], seed=None))
+    tables.upsert_result(path, row("b", seed=7, mean_lpc=12.25))
+    tables.upsert_result(path, row("a", success_rate=0.75, update=100))
 
-    table = artifacts.read_results(path)
-    assert list(table.columns) == [*artifacts.RESULT_COLUMNS, "seed", "update"]
+    table = tables.read_results(path)
+    assert list(table.columns) == [*tables.RESULT_COLUMNS, "seed", "update"]
     assert table["success_rate"].tolist() == [0.75, 0.5]
     assert table["checkpoint_path"].tolist() == ["checkpoints/a.pt", "checkpoints/b.pt"]
     assert table["trial"].dtype == "Int64" and table["seed"][1] == 7 and table["seed"].isna()[0]
@@ -303,12 +303,12 @@ def test_rows_are_written_read_and_replaced(tmp_path):
 
 def test_the_same_checkpoint_by_another_spelling_is_the_same_row(tmp_path):
     path = tmp_path / "results.csv"
-    artifacts.upsert_result(path, row("a"))
-    artifacts.upsert_result(path, row("a") | {"checkpoint_path": "./checkpoints/../checkpoints/a.pt"})
-    artifacts.upsert_result(path, row("a") | {"checkpoint_path": os.path.abspath("checkpoints/a.pt")})
-    assert len(artifacts.read_results(path)) == 1
-    artifacts.upsert_result(path, row("a", lesion="0-2"))
-    assert len(artifacts.read_results(path)) == 2
+    tables.upsert_result(path, row("a"))
+    tables.upsert_result(path, row("a") | {"checkpoint_path": "./checkpoints/../checkpoints/a.pt"})
+    tables.upsert_result(path, row("a") | {"checkpoint_path": os.path.abspath("checkpoints/a.pt")})
+    assert len(tables.read_results(path)) == 1
+    tables.upsert_result(path, row("a", lesion="0-2"))
+    assert len(tables.read_results(path)) == 2
 
 
 def test_an_older_csv_keeps_its_rows_and_columns(tmp_path):
@@ -318,9 +318,9 @@ def test_an_older_csv_keeps_its_rows_and_columns(tmp_path):
         '"good, ""really""",0.90,checkpoints/old.pt,1e-3,01\r\n'
         ",,checkpoints/empty.pt,,\r\n"
     )
-    artifacts.upsert_result(path, row("new", lr=0.002))
-    rows = artifacts.read_result_rows(path)
-    assert list(rows[0]) == [*artifacts.RESULT_COLUMNS, "note"]
+    tables.upsert_result(path, row("new", lr=0.002))
+    rows = tables.read_result_rows(path)
+    assert list(rows[0]) == [*tables.RESULT_COLUMNS, "note"]
     assert rows[0]["note"] == 'good, "really"'
     assert (rows[0]["success_rate"], rows[0]["lr"], rows[0]["trial"]) == ("0.90", "1e-3", "01")
     assert [other["checkpoint_path"] for other in rows] == [f"checkpoints/{n}.pt" for n in ("old", "empty", "new")]
@@ -343,38 +343,38 @@ def test_a_damaged_csv_is_named_and_left_alone(tmp_path, content, reason):
     content = content.encode() if isinstance(content, str) else content
     path.write_bytes(content)
     with pytest.raises(ArtifactError, match=f"results.csv: .*({reason})"):
-        artifacts.upsert_result(path, row())
+        tables.upsert_result(path, row())
     with pytest.raises(ArtifactError, match=r"results\.csv"):
-        artifacts.read_results(path)
+        tables.read_results(path)
     assert path.read_bytes() == content
 
 
 @pytest.mark.parametrize(("column", "value"), [("success_rate", "excellent"), ("trial", "first"), ("trial", 1.5)])
 def test_numbers_that_are_none_are_damage(tmp_path, column, value):
     path = tmp_path / "results.csv"
-    artifacts.upsert_result(path, row(**{column: value}))
+    tables.upsert_result(path, row(**{column: value}))
     with pytest.raises(ArtifactError, match=f"column {column}"):
-        artifacts.read_results(path)
+        tables.read_results(path)
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ArtifactError, match=r"file/results.csv: cannot be written"):
-        artifacts.upsert_result(tmp_path / "file" / "results.csv", row())
+        tables.upsert_result(tmp_path / "file" / "results.csv", row())
 
 
 def test_a_missing_csv_is_no_table_but_no_rows(tmp_path):
     with pytest.raises(ArtifactError, match=r"no such file; batch_eval.py"):
-        artifacts.read_results(tmp_path / "results.csv")
-    assert artifacts.read_result_rows(tmp_path / "results.csv") == []
+        tables.read_results(tmp_path / "results.csv")
+    assert tables.read_result_rows(tmp_path / "results.csv") == []
     (tmp_path / "results.csv").touch()
-    assert artifacts.read_result_rows(tmp_path / "results.csv") == []
-    assert len(artifacts.read_results(tmp_path / "results.csv")) == 0
+    assert tables.read_result_rows(tmp_path / "results.csv") == []
+    assert len(tables.read_results(tmp_path / "results.csv")) == 0
 
 
 def write_rows(path, name):
     for number in range(20):
-        artifacts.upsert_result(path, row(f"{name}-{number}"))
+        tables.upsert_result(path, row(f"{name}-{number}"))
 
 
 def test_two_processes_lose_no_row(tmp_path):
@@ -385,18 +385,18 @@ def test_two_processes_lose_no_row(tmp_path):
         writer.start()
     for writer in writers:
         writer.join()
-    assert len(artifacts.read_results(path)) == 40
+    assert len(tables.read_results(path)) == 40
 
 
 def test_metrics(tmp_path):
     path = tmp_path / "metrics.csv"
-    artifacts.write_metrics(path, [dict.fromkeys(artifacts.METRICS_COLUMNS, 1.5) | {"path_ratio": float("nan")}])
-    table = artifacts.read_metrics(path)
-    assert list(table.columns) == artifacts.METRICS_COLUMNS
+    tables.write_metrics(path, [dict.fromkeys(tables.METRICS_COLUMNS, 1.5) | {"path_ratio": float("nan")}])
+    table = tables.read_metrics(path)
+    assert list(table.columns) == tables.METRICS_COLUMNS
     assert table["loss"][0] == 1.5 and np.isnan(table["path_ratio"][0])
     path.write_text("update,loss\n1,2\n")
     with pytest.raises(ArtifactError, match=r"metrics.csv: damaged: the columns env_steps"):
-        artifacts.read_metrics(path)
+        tables.read_metrics(path)
 
 
 # ------------------------------------------------------------------------------------------------------------- caches
@@ -419,7 +419,7 @@ def assert_equal_data(data, other):
 
 def test_a_cache_has_the_form_of_the_design(tmp_path):
     path, data = tmp_path / "routing_data.json", small_routing_data()
-    artifacts.write_routing_cache(path, HEADER, data)
+    routing_caches.write_routing_cache(path, HEADER, data)
     cache = json.loads(path.read_text())
     assert cache["num_episodes"] == 3 and cache["checkpoint_path"] == "checkpoints/a.pt" and cache["evaluated_at"]
     assert cache["metrics"]["path_ratio"] is None
@@ -434,43 +434,43 @@ def test_a_cache_has_the_form_of_the_design(tmp_path):
 
 def test_a_cache_comes_back(tmp_path):
     path, data = tmp_path / "routing_data.json", small_routing_data()
-    artifacts.write_routing_cache(path, HEADER, data)
-    cache = artifacts.read_routing_cache(path)
+    routing_caches.write_routing_cache(path, HEADER, data)
+    cache = routing_caches.read_routing_cache(path)
     assert_equal_data(cache["routing_data"], data)
     assert cache["expert_hidden_sizes"] == HEADER["expert_hidden_sizes"]
     assert cache["metrics"]["success_rate"] == 1 / 3 and np.isnan(cache["metrics"]["path_ratio"])
     assert cache["routing_data"][5]["env_context"] is cache["episodes"][1]["env_context"]
-    assert artifacts.routing_cache_owner(path) == "checkpoints/a.pt"
-    assert artifacts.routing_cache_owner(tmp_path / "nothing.json") is None
+    assert routing_caches.routing_cache_owner(path) == "checkpoints/a.pt"
+    assert routing_caches.routing_cache_owner(tmp_path / "nothing.json") is None
 
 
 def test_a_cache_of_many_blocks_comes_back(tmp_path):
     path, data = tmp_path / "routing_data.json", small_routing_data(num_episodes=50, steps=1000)
-    artifacts.write_routing_cache(path, HEADER, data)
-    assert_equal_data(artifacts.read_routing_cache(path)["routing_data"], data)
+    routing_caches.write_routing_cache(path, HEADER, data)
+    assert_equal_data(routing_caches.read_routing_cache(path)["routing_data"], data)
 
 
 def test_a_cache_without_steps_comes_back(tmp_path):
     path = tmp_path / "routing_data.json"
-    artifacts.write_routing_cache(path, HEADER, RoutingData.from_entries([]))
+    routing_caches.write_routing_cache(path, HEADER, RoutingData.from_entries([]))
     assert json.loads(path.read_text())["routing_data"] == []
-    assert len(artifacts.read_routing_cache(path)["routing_data"]) == 0
+    assert len(routing_caches.read_routing_cache(path)["routing_data"]) == 0
 
 
 @pytest.mark.parametrize("layout", [{}, {"indent": 2}, {"indent": 0, "separators": (",", ":")}])
 def test_a_cache_laid_out_otherwise_is_read(tmp_path, layout):
     path, data = tmp_path / "routing_data.json", small_routing_data()
-    artifacts.write_routing_cache(path, HEADER, data)
+    routing_caches.write_routing_cache(path, HEADER, data)
     path.write_text(json.dumps(json.loads(path.read_text()), **layout))
-    assert_equal_data(artifacts.read_routing_cache(path)["routing_data"], data)
-    assert artifacts.routing_cache_owner(path) == "checkpoints/a.pt"
+    assert_equal_data(routing_caches.read_routing_cache(path)["routing_data"], data)
+    assert routing_caches.routing_cache_owner(path) == "checkpoints/a.pt"
 
 
 def test_an_older_cache_is_read(tmp_path):
     path, data = tmp_path / "routing_data.json", small_routing_data()
     older = {"checkpoint_path": "a.pt", "num_episodes": 3, "metrics": {"path_ratio": float("nan")}}
     path.write_text(json.dumps(older | {"routing_data": list(data)}))  # with env_context in each entry, and NaN
-    cache = artifacts.read_routing_cache(path)
+    cache = routing_caches.read_routing_cache(path)
     assert [entry["env_context"] for entry in cache["routing_data"]] == [entry["env_context"] for entry in data]
     assert [episode["num_steps"] for episode in cache["episodes"]] == [4, 4, 4]
     assert cache["episodes"][1]["mission"] is None and np.isnan(cache["metrics"]["path_ratio"])
@@ -500,40 +500,41 @@ def cut(content):
 )
 def test_a_damaged_cache_is_named_and_left_alone(tmp_path, damage):
     path = tmp_path / "routing_data.json"
-    artifacts.write_routing_cache(path, HEADER, small_routing_data())
+    routing_caches.write_routing_cache(path, HEADER, small_routing_data())
     damaged = damage(path.read_bytes())
     path.write_bytes(damaged)
     with pytest.raises(ArtifactError, match=r"routing_data.json: damaged routing cache: .*--force"):
-        artifacts.read_routing_cache(path)
+        routing_caches.read_routing_cache(path)
     assert path.read_bytes() == damaged
 
 
 def test_a_missing_cache_is_named(tmp_path):
     with pytest.raises(ArtifactError, match="no such file"):
-        artifacts.read_routing_cache(tmp_path / "routing_data.json")
+        routing_caches.read_routing_cache(tmp_path / "routing_data.json")
 
 
 def test_find_routing_caches(tmp_path):
     refs = [CheckpointRef(Path("x"), TASK, 1), CheckpointRef(Path("x"), TASK, 1, seed=3, update=500)]
     for ref in refs:
         for variant in ("", "lesion_0-2", "from_modal_checkpoints"):
-            path = artifacts.routing_cache_path(tmp_path, ref, variant)
+            path = paths.routing_cache_path(tmp_path, ref, variant)
             path.parent.mkdir(parents=True)
             path.touch()
-    found = artifacts.find_routing_caches(tmp_path)
+    found = paths.find_routing_caches(tmp_path)
     assert {(ref.trial, ref.seed, ref.update, ref.variant) for ref in found} == {
         (1, None, None, ""), (1, 3, 500, ""),
         (1, None, None, "from_modal_checkpoints"), (1, 3, 500, "from_modal_checkpoints"),
     }  # fmt: skip
-    assert len(artifacts.find_routing_caches(tmp_path, lesions=True)) == 6
-    assert artifacts.find_routing_caches(tmp_path / "nowhere") == []
+    assert len(paths.find_routing_caches(tmp_path, lesions=True)) == 6
+    assert paths.find_routing_caches(tmp_path / "nowhere") == []
 
 
 def test_a_thousand_boss_levels_are_written_and_read_in_seconds_and_little_memory(tmp_path):
     program = """
 import resource, sys
-import numpy as np, artifacts
-from routing_data import RoutingData
+import numpy as np
+from results import routing_caches
+from results.routing_data import RoutingData
 episodes, steps = 1000, 600
 total = episodes * steps
 rng = np.random.default_rng(0)
@@ -543,8 +544,8 @@ described = [{"mission": "m", "seed": i, "success": True, "num_steps": steps, "b
 data = RoutingData(np.repeat(np.arange(episodes), steps), np.tile(np.arange(steps), episodes),
                    rng.integers(0, 22, (total, 2)), [rng.dirichlet([1, 1, 1], total) for _ in range(3)],
                    rng.random(total), rng.integers(0, 2, total), rng.integers(0, 7, total), described)
-artifacts.write_routing_cache(sys.argv[1], {"checkpoint_path": "a.pt"}, data)
-cache = artifacts.read_routing_cache(sys.argv[1])
+routing_caches.write_routing_cache(sys.argv[1], {"checkpoint_path": "a.pt"}, data)
+cache = routing_caches.read_routing_cache(sys.argv[1])
 assert len(cache["routing_data"]) == total
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
@@ -556,5 +557,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 def test_finding_and_reading_needs_neither_torch_nor_pandas():
-    program = "import sys, artifacts; assert not {'torch', 'pandas', 'gymnasium'} & set(sys.modules)"
+    modules = "checkpoints, paths, routing_caches, tables"
+    slow = "{'torch', 'pandas', 'gymnasium'}"
+    program = f"import sys; from results import {modules}; assert not {slow} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

@@ -4,18 +4,21 @@ import functools
 import hashlib
 import os
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
-from artifacts import cache_folder
+from basics.files import cache_folder
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parent.parent
+COMPILED = ("fast_babyai", "policy")  # packages; their compiled functions use constants of these and of no others
+DEPENDENCIES = ("numba", "numpy", "minigrid")
 
 
 def _own_folder() -> Path:
-    """Return a folder of its own for each state of the compiled sources: numba's cache notices a change in the file of
-    a function, but not in the files of the functions that it calls."""
-    digest = hashlib.sha256()
-    for path in [HERE / "policy_kernels.py", *sorted((HERE / "fast_babyai").glob("*.py"))]:
+    """Return a folder of its own for each state of the compiled packages: numba's cache notices a change in the file of
+    a function, but not in those of the functions that it calls or of the constants that it compiles in."""
+    digest = hashlib.sha256(repr([version(name) for name in DEPENDENCIES]).encode())
+    for path in sorted(path for package in COMPILED for path in (ROOT / package).rglob("*.py")):
         digest.update(path.read_bytes())
     return cache_folder() / "numba" / digest.hexdigest()[:16]
 

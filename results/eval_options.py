@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cli import UserError
-from config import load_keys
+from basics.config import load_keys
+from basics.errors import UserError
 
 if TYPE_CHECKING:
     from mixture_of_experts import RoutingRule

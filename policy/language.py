@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from artifacts import cache_folder
-from cli import UserError, warn
+from basics.errors import UserError, warn
+from basics.files import cache_folder
 
 HUB_TIMEOUT = 5.0  # seconds
 

@@ -1,0 +1,168 @@
+"""Where everything lies: checkpoints, results, routing caches, training curves, plots."""
+
+import fnmatch
+import math
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+CHECKPOINT_ROOTS = ("checkpoints", "modal_checkpoints")
+RESULTS_PATH = "evaluation_results.csv"
+CACHE_DIR = "evaluation_cache"
+PLOTS_DIR = "plots"
+METRICS_FILE = "metrics.csv"  # beside a run's checkpoints
+ROUTING_FILE = "routing_data.json"
+
+
+@dataclass(frozen=True)
+class CheckpointRef:
+    """A checkpoint file and what its place says about it.
+
+    Attributes:
+        seed: None where training was given no seed of its own folder.
+        update: None for `checkpoint_final.pt`.
+    """
+
+    path: Path
+    task_id: str
+    trial: int
+    seed: int | None = None
+    update: int | None = None
+
+    def __str__(self) -> str:
+        seed = "" if self.seed is None else f" seed {self.seed}"
+        update = "" if self.update is None else f" update {self.update}"
+        return f"{self.task_id} trial {self.trial}{seed}{update}"
+
+
+def _run_folder(task_id: str, trial: int, seed: int | None) -> Path:
+    return Path(task_id, f"trial_{trial}", *([] if seed is None else [f"seed_{seed}"]))
+
+
+def run_dir(checkpoint_dir: os.PathLike | str, task_id: str, trial: int, seed: int | None = None) -> Path:
+    """Return the folder of one training run."""
+    return Path(checkpoint_dir) / _run_folder(task_id, trial, seed)
+
+
+def checkpoint_path(
+    checkpoint_dir: os.PathLike | str, task_id: str, trial: int, seed: int | None = None, update: int | None = None
+) -> Path:
+    """Return where the checkpoint of an update (None: the final one) of a run lies."""
+    name = "final" if update is None else update
+    return run_dir(checkpoint_dir, task_id, trial, seed) / f"checkpoint_{name}.pt"
+
+
+_CHECKPOINT_PATTERN = re.compile(
+    r"(?:^|.*/)(?P<task_id>[^/]+)/trial_(?P<trial>\d+)/(?:seed_(?P<seed>\d+)/)?checkpoint_(?P<update>final|\d+)\.pt"
+)
+
+
+def checkpoint_ref(path: os.PathLike | str) -> CheckpointRef | None:
+    """Return what a checkpoint's path says about it, None when it is not laid out as `checkpoint_path` does."""
+    match = _CHECKPOINT_PATTERN.fullmatch(Path(path).as_posix())
+    if match is None:
+        return None
+    seed, update = match["seed"], match["update"]
+    return CheckpointRef(
+        path=Path(path),
+        task_id=match["task_id"],
+        trial=int(match["trial"]),
+        seed=None if seed is None else int(seed),
+        update=None if update == "final" else int(update),
+    )
+
+
+def find_checkpoints(
+    roots: Iterable[os.PathLike | str] | os.PathLike | str = CHECKPOINT_ROOTS,
+    task: str | None = None,
+    trial: int | None = None,
+    seed: int | None = None,
+    update: int | None = None,
+    final_only: bool = False,
+) -> list[CheckpointRef]:
+    """Return the checkpoints under the given folders, by root, task, trial, seed and update (the final one last).
+
+    Args:
+        roots: checkpoint folders; those that do not exist are passed over.
+        task: a task_id, or a pattern such as `BabyAI-GoTo*`.
+        trial, seed, update: only these, where given.
+        final_only: leave out numbered checkpoints.
+    """
+    found = []
+    for place, root in enumerate([roots] if isinstance(roots, (str, os.PathLike)) else roots):
+        for folder in ("*/trial_*/checkpoint_*.pt", "*/trial_*/seed_*/checkpoint_*.pt"):
+            found += [(place, ref) for ref in map(checkpoint_ref, Path(root).glob(folder)) if ref is not None]
+    chosen = [
+        (place, ref)
+        for place, ref in found
+        if (task is None or fnmatch.fnmatchcase(ref.task_id, task))
+        and (trial is None or ref.trial == trial)
+        and (seed is None or ref.seed == seed)
+        and (update is None or ref.update == update)
+        and not (final_only and ref.update is not None)
+    ]
+
+    def order(item):
+        place, ref = item
+        seed = -1 if ref.seed is None else ref.seed
+        return place, ref.task_id, ref.trial, seed, math.inf if ref.update is None else ref.update
+
+    return [ref for _, ref in sorted(chosen, key=order)]
+
+
+def lesion_results_path(results_path: os.PathLike | str) -> Path:
+    """Return where the results of lesioned policies go: apart from the normal ones, one row per lesion."""
+    path = Path(results_path)
+    return path.with_name(f"{path.stem}_lesions{path.suffix}")
+
+
+@dataclass(frozen=True)
+class RoutingCacheRef:
+    """A routing cache and what its place says about it; `variant` names the folders below the run's (of a lesion, or
+    of a second checkpoint of the same task, trial and seed)."""
+
+    path: Path
+    task_id: str
+    trial: int
+    seed: int | None = None
+    update: int | None = None
+    variant: str = ""
+
+
+def routing_cache_path(cache_dir: os.PathLike | str, ref: CheckpointRef, variant: str = "") -> Path:
+    """Return where the routing cache of a checkpoint lies; a `variant` (such as `lesion_0-2`) has its own folder."""
+    folder = Path(cache_dir) / _run_folder(ref.task_id, ref.trial, ref.seed)
+    if ref.update is not None:
+        folder /= f"update_{ref.update}"
+    return folder / variant / ROUTING_FILE
+
+
+_CACHE_PATTERN = re.compile(
+    r"(?P<task_id>[^/]+)/trial_(?P<trial>\d+)/(?:seed_(?P<seed>\d+)/)?(?:update_(?P<update>\d+)/)?"
+    r"(?:(?P<variant>.+)/)?" + re.escape(ROUTING_FILE)
+)
+
+
+def find_routing_caches(cache_dir: os.PathLike | str = CACHE_DIR, lesions: bool = False) -> list[RoutingCacheRef]:
+    """Return the routing caches under a folder, sorted by path; those of lesioned policies only on request."""
+    found = []
+    for path in sorted(Path(cache_dir).glob(f"*/trial_*/**/{ROUTING_FILE}")):
+        match = _CACHE_PATTERN.fullmatch(path.relative_to(cache_dir).as_posix())
+        if match is not None and (lesions or "lesion_" not in (match["variant"] or "")):
+            numbers = {name: None if match[name] is None else int(match[name]) for name in ("trial", "seed", "update")}
+            found.append(RoutingCacheRef(path, match["task_id"], variant=match["variant"] or "", **numbers))
+    return found
+
+
+def plot_path(
+    task_id: str, trial: int, name: str, seed: int | None = None, plots_dir: os.PathLike | str = PLOTS_DIR
+) -> Path:
+    """Return where the plot called `name` of a run lies, e.g. plots/BabyAI-GoToObj-v0/trial_1/routing_heatmap.png."""
+    return Path(plots_dir) / _run_folder(task_id, trial, seed) / f"{name}.png"
+
+
+def cross_task_plot_path(name: str, plots_dir: os.PathLike | str = PLOTS_DIR) -> Path:
+    """Return where a plot that compares runs lies."""
+    return Path(plots_dir) / "cross_task" / f"{name}.png"

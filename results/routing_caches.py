@@ -1,0 +1,142 @@
+"""Routing caches: every routing decision of an evaluation, as JSON."""
+
+import json
+import math
+import os
+import re
+from pathlib import Path
+
+import orjson
+
+from basics.files import ArtifactError, atomic_write, reading_problem, timestamp
+from results.routing_data import BLOCK, RoutingData, entry_columns, garbage_collector_paused
+
+_ROUTING_DECIMALS = 5
+_ENTRIES_BEGIN = b'"routing_data":[\n'  # these two lines surround the entries, one a line, of a cache we wrote
+_ENTRIES_END = b"]}\n"
+_READ_BYTES = 1 << 22
+
+
+def write_routing_cache(path: os.PathLike | str, header: dict, routing_data: RoutingData) -> None:
+    """Write a routing cache.
+
+    Args:
+        header: what stands before the episodes: checkpoint_path, expert_hidden_sizes, metrics, ...; `num_episodes` and
+            `evaluated_at` are added where missing.
+        routing_data: its `episodes` and its entries, weights and LPC rounded to 5 decimals.
+
+    Raises:
+        ArtifactError: the file cannot be written; what was there before stays.
+    """
+    header = {"num_episodes": len(routing_data.episodes), "evaluated_at": timestamp()} | header
+    header = {"checkpoint_path": header.pop("checkpoint_path", None)} | header  # first, for `routing_cache_owner`
+    with atomic_write(path, "wb") as file, garbage_collector_paused():
+        file.write(b"{\n")
+        for name, value in header.items():
+            file.write(_json(str(name)) + b":" + _json(value) + b",\n")
+        file.write(b'"episodes":[\n' + b",\n".join(map(_json, routing_data.episodes)) + b"\n],\n" + _ENTRIES_BEGIN)
+        for start in range(0, len(routing_data), BLOCK):
+            entries = routing_data.entries(start, start + BLOCK, env_context=False, decimals=_ROUTING_DECIMALS)
+            lines = _json(entries)[1:-1].replace(b'},{"episode":', b'},\n{"episode":')
+            file.write((b",\n" if start else b"") + lines)
+        file.write((b"\n" if len(routing_data) else b"") + _ENTRIES_END)
+
+
+def read_routing_cache(path: os.PathLike | str) -> dict:
+    """Read a routing cache: its header, `episodes` and, under `routing_data`, a `RoutingData`.
+
+    Caches laid out otherwise are read too, also those whose entries hold their `env_context` and that have no
+    `episodes`; only they need memory for all their entries as dicts at once. Metrics that are null become NaN.
+
+    Raises:
+        ArtifactError: no such file, damaged, or not a routing cache.
+    """
+    try:
+        with garbage_collector_paused():
+            cache = _read_cache_by_lines(path)
+            if cache is None:
+                cache = _read_cache_whole(path)
+    except OSError as error:
+        raise ArtifactError(path, reading_problem(error)) from error
+    except ValueError as error:  # of the JSON parsers and of RoutingData
+        raise ArtifactError(path, f"damaged routing cache: {error}; evaluate again with --force") from error
+    metrics = cache.get("metrics")
+    if isinstance(metrics, dict):
+        cache["metrics"] = {name: math.nan if value is None else value for name, value in metrics.items()}
+    return cache
+
+
+def routing_cache_owner(path: os.PathLike | str) -> str | None:
+    """Return the `checkpoint_path` that the cache at `path` names in its first lines, None when there is none."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(4096)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ArtifactError(path, reading_problem(error)) from error
+    match = re.search(rb'"checkpoint_path"\s*:\s*("(?:[^"\\]|\\.)*")', start)
+    try:
+        return None if match is None else orjson.loads(match[1])
+    except ValueError:
+        return None
+
+
+def _json(value) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _read_cache_by_lines(path: os.PathLike | str) -> dict | None:
+    """Read a cache that has one entry a line, block by block; None when this one is laid out otherwise.
+
+    Raises:
+        ValueError: it is laid out so, but damaged.
+    """
+    with open(path, "rb") as file:
+        header = []
+        for line in file:
+            if line == _ENTRIES_BEGIN:
+                break
+            header.append(line)
+            if len(header) == 1 and line != b"{\n":
+                return None
+        else:
+            return None
+        if file.peek(2)[:2] not in (b'{"', b"]}", b""):
+            return None
+        cache = orjson.loads(b"".join(header) + b'"routing_data":[]}')
+        episodes = cache.get("episodes")
+        if not _are_episodes(episodes):
+            return None
+        blocks, complete = [], False
+        while not complete:
+            lines = file.readlines(_READ_BYTES)
+            if not lines:
+                raise ValueError("it ends in the middle")
+            complete = lines[-1] == _ENTRIES_END
+            block = b"".join(lines).removesuffix(_ENTRIES_END) if complete else b"".join(lines)
+            entries = orjson.loads(b"[" + block.rstrip().removesuffix(b",") + b"]")
+            if entries:
+                blocks.append(entry_columns(entries))
+    cache["routing_data"] = RoutingData.from_columns(blocks, episodes)
+    return cache
+
+
+def _read_cache_whole(path: os.PathLike | str) -> dict:
+    content = Path(path).read_bytes()
+    try:
+        cache = orjson.loads(content)
+    except ValueError:
+        cache = json.loads(content)  # which also knows NaN
+    if not isinstance(cache, dict) or not isinstance(cache.get("routing_data"), list):
+        raise ValueError("there is no list of routing_data in it")
+    episodes = cache.get("episodes")
+    if episodes is not None and not _are_episodes(episodes):
+        raise ValueError("its episodes are not a list of dicts with an env_context")
+    cache["routing_data"] = RoutingData.from_entries(cache["routing_data"], episodes)
+    cache["episodes"] = cache["routing_data"].episodes
+    return cache
+
+
+def _are_episodes(episodes) -> bool:
+    return isinstance(episodes, list) and all(isinstance(each, dict) and "env_context" in each for each in episodes)

@@ -1,0 +1,1 @@
+"""Training: the loop and its losses; a run's folder, its metrics and how it stops."""
