@@ -128,7 +128,7 @@ class _Recurrence(torch.autograd.Function):
         grad_weights = [tuple(room(*weight.shape) for weight in kind) for kind in ctx.grus]
         gru_backward(
             *ctx.grus[:2], ctx.read, ctx.before, ctx.keep, kept.gates, kept.after, batch_last(grad_after),
-            *grads, *grad_weights, kept.before, room(*kept.gates[0].shape), room(kept.gates.shape[1], 1),
+            *grads, *grad_weights, kept.before, room(*kept.gates[0].shape), room(*kept.gates[0].shape),
         )  # fmt: skip
         flat = (torch.from_numpy(grad) for kind in grad_weights for grad in kind)
         return *map(batch_first, grads), None, None, *flat

@@ -9,16 +9,11 @@ Observations and missions are the exception: theirs are rows, one per agent.
 import math
 
 import numpy as np
-import scipy.linalg  # noqa: F401  (numba's products are its BLAS)
 from llvmlite import ir
 from numba import njit, types
-from numba.core import cgutils
 from numba.extending import intrinsic
-from threadpoolctl import threadpool_limits
 
-from basics import compiler_cache  # noqa: F401  (before numba)
-
-threadpool_limits(1, user_api="blas")  # products this small only wait for further threads
+from policy.compiled.products import add_product
 
 ZERO, ONE, TWO = np.float32(0), np.float32(1), np.float32(2)
 LOG2_E, LN_2 = np.float32(math.log2(math.e)), np.float32(math.log(2))
@@ -55,37 +50,20 @@ def tanh(x):
     return TWO / (ONE + exp(-TWO * x)) - ONE
 
 
-@intrinsic
-def add_product(context, a, b, c):
-    """c += a @ b, where `np.dot` can only replace c; a or b may be the `.T` of a contiguous matrix."""
-
-    def code(context, builder, signature, arguments):
-        char, size, pointer = ir.IntType(8), ir.IntType(64), ir.IntType(8).as_pointer()
-        given = zip(signature.args, arguments, strict=True)
-        arrays = [context.make_array(kind)(context, builder, value) for kind, value in given]
-        (rows, inner), (_, columns), _ = (cgutils.unpack_tuple(builder, array.shape, 2) for array in arrays)
-        a_data, b_data, c_data = (builder.bitcast(array.data, pointer) for array in arrays)
-        one = builder.bitcast(cgutils.alloca_once_value(builder, ir.Constant(ir.FloatType(), 1)), pointer)
-        transposed_a, transposed_b = (kind.layout == "F" for kind in signature.args[:2])
-        transpose_a, transpose_b = (ir.Constant(char, ord("nt"[t])) for t in (transposed_a, transposed_b))
-        lead_a, lead_b = rows if transposed_a else inner, inner if transposed_b else columns
-        # BLAS counts by columns, so this is c.T += b.T @ a.T
-        arguments = [ir.Constant(char, ord("s")), transpose_b, transpose_a, columns, rows, inner]
-        arguments += [one, b_data, lead_b, a_data, lead_a, one, c_data, columns]
-        kinds = [char, char, char, size, size, size, *[pointer, pointer, size, pointer, size], pointer, pointer, size]
-        gemm = ir.FunctionType(ir.IntType(32), kinds)
-        builder.call(cgutils.get_or_insert_function(builder.module, gemm, "numba_xxgemm"), arguments)
-        return context.get_dummy_value()
-
-    if not (a.layout in "CF" and b.layout in "CF" and c.layout == "C"):
-        raise TypeError(f"add_product of arrays that are not contiguous: {a}, {b}, {c}")
-    return types.none(a, b, c), code
-
-
 @njit(cache=True, nogil=True, error_model="numpy")
 def _add(row, total):
     for j in range(total.size):
         total[j] += row[j]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _add_columns(block, totals):
+    """totals [s] += the columns of block [s, B], one after the other."""
+    for j in range(totals.size):
+        total = totals[j]
+        for b in range(block.shape[1]):
+            total += block[j, b]
+        totals[j] = total
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -195,9 +173,8 @@ def gru_backward(
         grad_after: [T, H, B], the gradient of h' from elsewhere.
         grad_inputs .. grad_bias_hh: zeros, to become the gradients of what they are named after.
         before, d_gates: [H, B] and [4H, B], to work in.
-        d_biases: zeros [4H, 1], to work in.
+        d_biases: zeros [4H, B], to work in.
     """
-    ones = np.ones((keep.shape[1], 1), np.float32)
     by_row = np.empty(state.size, np.float32)  # a product of rows is faster than one of columns
     inputs_by_row = np.empty((inputs.shape[2], inputs.shape[1]), np.float32)
     for t in range(keep.shape[0] - 1, -1, -1):
@@ -221,12 +198,14 @@ def gru_backward(
             add_product(block[: 2 * s], h_by_row, grad_hh[: 2 * s])
             add_product(block[3 * s :], h_by_row, grad_hh[2 * s :])
             start += s
-        add_product(d_gates, ones, d_biases)
+        _add(d_gates.ravel(), d_biases.ravel())
         _mask(grad_state, keep[t], grad_state)
+    totals = np.zeros(d_biases.shape[0], np.float32)
+    _add_columns(d_biases, totals)
     start = 0
     for g in range(len(weight_hh)):
         s = weight_hh[g].shape[1]
-        of_gru = d_biases[4 * start : 4 * (start + s), 0]
+        of_gru = totals[4 * start : 4 * (start + s)]
         grad_bias_ih[g][:] = of_gru[: 3 * s]
         grad_bias_hh[g][: 2 * s] = of_gru[: 2 * s]
         grad_bias_hh[g][2 * s :] = of_gru[3 * s :]
@@ -260,6 +239,7 @@ def route_backward(hidden, weight, routing, grad_routing, grad_hidden, grad_weig
     """The gradient of T timesteps of `route`, added to `grad_hidden` [T, >= R, B], `grad_weight` and `grad_bias` [E];
     `d_scores` [E, B] is to work in."""
     first = weight.shape[1]
+    by_row = np.empty((hidden.shape[2], first), np.float32)
     for t in range(hidden.shape[0]):
         for b in range(routing.shape[2]):
             mean = ZERO
@@ -269,7 +249,8 @@ def route_backward(hidden, weight, routing, grad_routing, grad_hidden, grad_weig
                 d_scores[e, b] = routing[t, e, b] * (grad_routing[t, e, b] - mean)
                 grad_bias[e] += d_scores[e, b]
         add_product(weight.T, d_scores, grad_hidden[t, :first])
-        add_product(d_scores, hidden[t, :first].T, grad_weight)
+        _transpose(hidden[t, :first], by_row)
+        add_product(d_scores, by_row, grad_weight)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -324,11 +305,14 @@ def mix_backward(
     columns = projections.shape[1]
     units = columns - sizes.size
     identity, block = weighted[columns], weighted[:columns]
+    by_row = np.empty((inputs.shape[2], columns), np.float32)
     for t in range(inputs.shape[0]):
         d_output, d_used = grad_output[t], grad_used[t]
         _weigh(sizes, hidden[t], first, used[t], block)
-        add_product(d_output, block.T, grad_projections)
-        np.dot(projections.T, d_output, block)
+        _transpose(block, by_row)
+        add_product(d_output, by_row, grad_projections)
+        block[:] = ZERO
+        add_product(projections.T, d_output, block)
         grad_hidden[t, :first] = ZERO
         start = 0
         for e in range(sizes.size):
@@ -429,7 +413,8 @@ def read_backward(
         if scores.shape[1]:
             _look_up(seen, colors, states, rows[t], answers, scores)
             add_product(scores.T, by_row, grad_of_scores)
-            np.dot(by_row, scores_of, scores)
+            scores[:] = ZERO
+            add_product(by_row, scores_of, scores)
             _look_up_backward(seen, colors, states, rows[t], scores, grad_answers)
         for i in range(starts.size):
             start = starts[i]
