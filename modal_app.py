@@ -284,7 +284,7 @@ def resume_flags(config: dict[str, Any], given: Sequence[str]) -> list[str] | No
     Raises:
         UserError: what lies there is a run with other settings, or cannot be read.
     """
-    from training.imitation import last_checkpoint, resumed_config
+    from training.run import last_checkpoint, resumed_config
 
     last = last_checkpoint(config)
     if last is None:

@@ -8,7 +8,7 @@ the same command with --resume goes on.
 """
 
 from basics.errors import run_script
-from training.imitation import train_from_command_line
+from training.run import train_from_command_line
 
 MIXTURE_KEYS = (
     "expert_hidden_sizes",

@@ -15,7 +15,8 @@ from basics.config import load_keys
 from basics.errors import UserError, run_script
 from policy.agent import load_agent
 from results import checkpoints, tables
-from training.imitation import Learner, learning_rate, lpc_penalty, train, train_from_command_line
+from training.imitation import Learner, learning_rate, lpc_penalty
+from training.run import train, train_from_command_line
 
 ROOT = Path(__file__).parent.parent
 SMALL = {"num_envs": 4, "unroll_len": 8, "log_interval": 4, "checkpoint_interval": 6, "backend": "minigrid"}
