@@ -10,7 +10,5 @@ the same command with --resume goes on.
 from basics.errors import run_script
 from training.run import train_from_command_line
 
-BASELINE_KEYS = ("hidden_size",)
-
 if __name__ == "__main__":
-    run_script(lambda: train_from_command_line(__doc__, without=BASELINE_KEYS))
+    run_script(lambda: train_from_command_line(__doc__, "mixture"))

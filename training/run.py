@@ -165,17 +165,13 @@ def check_writable(folder: Path) -> None:
         raise UserError(f"cannot write to {folder}: {error.strerror}. Choose another --checkpoint_dir") from None
 
 
-def train_from_command_line(description: str, without: Iterable[str]) -> int:
-    """Read the command line of train.py or train_mop.py, and train.
-
-    Args:
-        without: the keys of config.yaml that belong to the other script.
-    """
-    parser = config_parser(description, without)
+def train_from_command_line(description: str, policy: str) -> int:
+    """Read the command line of the script that trains `policy` (`baseline` or `mixture`), and train."""
+    parser = config_parser(description, policy)
     parser.add_argument("--resume", action="store_true", help="go on with the unfinished run in this folder")
     parser.add_argument("--overwrite", action="store_true", help="begin anew where a run exists already")
     arguments = parser.parse_args()
     if arguments.resume and arguments.overwrite:
         raise UserError("--resume and --overwrite contradict each other")
-    config, given = parse_config(arguments, without)
+    config, given = parse_config(arguments, policy)
     return train(config, given, arguments.resume, arguments.overwrite)
