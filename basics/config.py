@@ -51,7 +51,7 @@ LEGACY_DEFAULTS = {
 
 _LINE = re.compile(r"^(?P<indent> *)(?P<name>\w+):.*?\s#\s(?P<type>[^:]+):\s(?P<meaning>.+)$")
 _HEADING = re.compile(r"^# (?P<heading>[^:]+)")
-_BOUND = re.compile(r"^(?P<kind>int|float) (?P<rule>>= -?[\d.]+|> -?[\d.]+|in [\[(][\d.]+, [\d.]+\])$")
+_BOUND = re.compile(r"^(?P<kind>int|float)(?: (?P<rule>>= -?[\d.]+|> -?[\d.]+|in [\[(][\d.]+, [\d.]+\]))?$")
 
 
 def shown(value: Any) -> str:
@@ -94,7 +94,8 @@ class Key:
         checked = _converted(kind, value)
         if checked is None:
             near = did_you_mean(str(value), kind.split(" | ")) if " | " in kind and isinstance(value, str) else ""
-            raise UserError(f"{self.name} is {shown(value)}, expected {self.type}.{near} ({self.name}: {self.meaning})")
+            meaning = f" ({self.name}: {self.meaning})" if self.meaning else ""
+            raise UserError(f"{self.name} is {shown(value)}, expected {self.type}.{near}{meaning}")
         return checked
 
 
@@ -114,7 +115,7 @@ def _converted(kind: str, value: Any) -> Any:
     if bound is None:
         raise ValueError(f"config.yaml: no such type: {kind!r}")
     number = _number(bound["kind"], value)
-    return number if number is not None and _within(bound["rule"], number) else None
+    return number if number is not None and (not bound["rule"] or _within(bound["rule"], number)) else None
 
 
 def is_text(value: Any) -> bool:
