@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from basics.config import Key, is_text, shown
 from basics.errors import UserError, warn
-from basics.files import ArtifactError, atomic_write, read_bytes
+from basics.files import ArtifactError, atomic_write, read_bytes, require_regular_file
 from results.paths import RESULTS_PATH
 
 if TYPE_CHECKING:
@@ -155,6 +155,7 @@ def upsert_result(path: os.PathLike | str, row: dict) -> None:
 def _locked(path: os.PathLike | str) -> Iterator[None]:
     """Keep other processes from writing `path` meanwhile; a killed process holds no lock."""
     try:
+        require_regular_file(path)
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(f"{os.fspath(path)}.lock").acquire()
     except OSError as error:

@@ -112,6 +112,70 @@ def test_what_killed_processes_left_is_removed_after_a_while(tmp_path):
     assert sorted(os.listdir(tmp_path)) == [recent.name, "file"]
 
 
+def test_what_a_killed_process_left_is_removed_by_the_next_write_into_its_folder(tmp_path):
+    program = (
+        "import sys, time\nfrom basics import files\n"
+        "with files.atomic_write(sys.argv[1]) as file: print('writing', flush=True); time.sleep(60)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program, tmp_path / "a"], cwd=ROOT, stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"writing\n"
+    with files.atomic_write(tmp_path / "b") as file:
+        file.write("while the other one is at work")
+    assert len(os.listdir(tmp_path)) == 2
+    process.kill()
+    process.communicate()
+    with files.atomic_write(tmp_path / "b") as file:
+        file.write("after it was killed")
+    assert os.listdir(tmp_path) == ["b"]
+
+
+def test_a_file_keeps_its_rights(tmp_path):
+    path = tmp_path / "results.csv"
+    tables.upsert_result(path, row("a"))
+    path.chmod(0o600)
+    tables.upsert_result(path, row("b"))
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_file_keeps_its_owner(tmp_path):
+    path = tmp_path / "results.csv"
+    tables.upsert_result(path, row("a"))
+    os.chown(path, 12345, 12345)
+    tables.upsert_result(path, row("b"))
+    assert path.stat().st_uid == path.stat().st_gid == 12345
+
+
+def test_what_is_no_file_is_neither_replaced_nor_waited_for(tmp_path):
+    pipe, device, folder, loop = (tmp_path / name for name in ("pipe", "device", "folder", "loop"))
+    os.mkfifo(pipe)
+    device.symlink_to("/dev/null")
+    folder.mkdir()
+    loop.symlink_to(loop)
+    for path in (pipe, device, folder, loop):
+        with pytest.raises(ArtifactError, match=f"{path.name}: cannot be written"):
+            tables.upsert_result(path, row("a"))
+        with pytest.raises(ArtifactError, match=f"{path.name}: (cannot be read|not a file)"):
+            files.read_bytes(path)
+    assert not os.path.isfile("/dev/null") and sorted(os.listdir(tmp_path)) == ["device", "folder", "loop", "pipe"]
+    with pytest.raises(ArtifactError, match="no path"):
+        files.read_bytes("a\0b")
+
+
+def test_a_checkpoint_that_does_not_fit_on_the_disk_is_an_error_for_people(tmp_path):
+    path = tmp_path / "checkpoint_final.pt"
+    checkpoints.save_checkpoint(path, PAYLOAD)
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(ArtifactError, match=r"checkpoint_final.pt: cannot be written: File too large"):
+            checkpoints.save_checkpoint(path, PAYLOAD | {"policy_state_dict": {"w": torch.rand(9000)}})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before and os.listdir(tmp_path) == [path.name]
+
+
 def test_a_process_killed_while_writing_leaves_the_old_file(tmp_path):
     path = tmp_path / "file.txt"
     path.write_text("old")
