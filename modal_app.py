@@ -32,11 +32,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import modal
-import yaml
 
 from basics import files
-from basics.config import Parser, config_parser, load_keys, parse_config
+from basics.config import POLICIES, Parser, config_parser, load_keys, near_keys, parse_config
 from basics.errors import UserError, did_you_mean, run_script, warn
+from basics.plain_yaml import MOST_DIGITS, parse_yaml
 from results import checkpoints, paths, tables
 from results.eval_options import NUM_ENVS, NUM_EPISODES, Lesion
 
@@ -46,7 +46,7 @@ CHECKPOINT_DIR = "modal_checkpoints"
 RESULTS_DIR = "results"  # on the Volume only
 LOG_FILE = "log.txt"  # beside a run's checkpoints: what the script printed
 ENCODER_FILE = Path("/root/lang_encoder")  # in the image: the name of the encoder that its weights belong to
-SCRIPTS = ("train.py", "train_mop.py")
+SCRIPTS = {script: policy for policy, script in POLICIES.items()}  # what each trains
 GRID_KEYS = ("task_id", "trial", "seed", "checkpoint_dir")  # set by the grid, never by --extra-args or --sweep
 CODE = ("*.py", "basics/*.py", "fast_babyai/*.py", "policy/*.py", "training/*.py", "results/*.py", "config.yaml")
 ENCODER_CODE = ("basics/*.py", "policy/__init__.py", "policy/language.py")
@@ -149,8 +149,8 @@ def names(text: str, flag: str) -> list[str]:
 def numbers(text: str, flag: str) -> list[int]:
     """As `names`, of whole numbers >= 0."""
     words = names(text, flag)
-    if not all(word.isdecimal() for word in words):
-        raise UserError(f"{flag} {text}: expected whole numbers >= 0 such as 0,1,2")
+    if not all(word.isascii() and word.isdecimal() and len(word) < MOST_DIGITS for word in words):
+        raise UserError(f"{flag} {text[:100]}: expected whole numbers >= 0 such as 0,1,2")
     return [int(word) for word in names(",".join(str(int(word)) for word in words), flag)]
 
 
@@ -164,16 +164,19 @@ def combinations(sweep: str) -> list[dict[str, Any]]:
     for part in filter(None, (part.strip() for part in sweep.split(";"))):
         name, _, text = (piece.strip() for piece in part.partition("="))
         if name not in KEYS:
-            raise UserError(f"--sweep: unknown key {name!r}.{did_you_mean(name, KEYS)} All keys: {', '.join(KEYS)}")
+            raise UserError(f"--sweep: unknown key {name!r}.{near_keys(name, KEYS)} All keys: {', '.join(KEYS)}")
         if name in values:
             raise UserError(f"--sweep names {name} twice: give it one list")
         try:
-            listed = yaml.safe_load(f"[{text}]")
-        except yaml.YAMLError:
+            listed = parse_yaml(f"[{text}]")
+        except ValueError:
             listed = []
         if not listed:
             raise UserError(f"--sweep {part}: expected values, as in {name}=a,b")
-        values[name] = [KEYS[name].check(value) for value in listed]
+        try:
+            values[name] = [KEYS[name].check(value) for value in listed]
+        except UserError as error:
+            raise UserError(f"--sweep: {error}") from None
         if any(values[name].count(value) > 1 for value in values[name]):
             raise UserError(f"--sweep {part}: a value stands there twice, which would be the same run twice")
     return [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())]
@@ -190,15 +193,17 @@ def parse_command(script: str, arguments: Sequence[str]) -> tuple[dict[str, Any]
     Raises:
         UserError: the script itself would refuse it.
     """
-    import train
-    import train_mop
-
-    without = {"train.py": train.MIXTURE_KEYS, "train_mop.py": train_mop.BASELINE_KEYS}[script]
-    return parse_config(config_parser(script, without).parse_args(list(arguments)), without)
+    policy = SCRIPTS[script]
+    return parse_config(config_parser(script, policy).parse_args(list(arguments)), policy)
 
 
 def make_grid(
-    task_ids: str, trials: str = "0", seeds: str = "", script: str = SCRIPTS[-1], extra_args: str = "", sweep: str = ""
+    task_ids: str,
+    trials: str = "0",
+    seeds: str = "",
+    script: str = POLICIES["mixture"],
+    extra_args: str = "",
+    sweep: str = "",
 ) -> list[Run]:
     """Return the runs of every task x trial x seed x combination of `sweep`, each checked as its script would.
 
@@ -250,16 +255,28 @@ def check_grid(runs: Sequence[Run]) -> None:
             )
 
 
+def parse_gpu(gpu: str) -> tuple[str, int]:
+    """Return the kind and the number of GPUs that `--gpu H100:2` asks of Modal; no GPU is ("", 0).
+
+    Raises:
+        UserError: it says something else.
+    """
+    match = re.fullmatch(r"(?P<kind>[A-Za-z][A-Za-z0-9-]*!?)(?::(?P<count>[1-8]))?", gpu)
+    if gpu and match is None:
+        raise UserError(f"--gpu {gpu}: expected a kind of GPU such as L4, or with how many of them, L4:2 (at most 8)")
+    return (match["kind"], int(match["count"] or 1)) if match else ("", 0)
+
+
 def estimate(run: Run, gpu: str = "") -> tuple[float, float | None]:
     """Return roughly how long a run takes, in hours, and what it costs, in US dollars (None: no price known)."""
     config = run.config
     seconds = config["num_updates"] * config["num_envs"] * config["unroll_len"] / STEPS_PER_SECOND
-    kind, _, count = gpu.partition(":")
+    kind, count = parse_gpu(gpu)
     price = CPUS * CORE_PRICE + MEMORY_MIB / 1024 * GIB_PRICE
     if gpu:
         if kind not in GPU_PRICES:
             return seconds / 3600, None
-        price += GPU_PRICES[kind] * int(count or 1)
+        price += GPU_PRICES[kind] * count
     return seconds / 3600, seconds * price
 
 
@@ -284,7 +301,7 @@ def resume_flags(config: dict[str, Any], given: Sequence[str]) -> list[str] | No
     Raises:
         UserError: what lies there is a run with other settings, or cannot be read.
     """
-    from training.imitation import last_checkpoint, resumed_config
+    from training.run import last_checkpoint, resumed_config
 
     last = last_checkpoint(config)
     if last is None:
@@ -605,7 +622,7 @@ def main(
     task_ids: str,
     trials: str = "0",
     seeds: str = "",
-    script: str = SCRIPTS[-1],
+    script: str = POLICIES["mixture"],
     extra_args: str = "",
     sweep: str = "",
     gpu: str = "",
@@ -615,6 +632,7 @@ def main(
     """Train a grid of runs."""
 
     def launch() -> int:
+        parse_gpu(gpu)
         runs = make_grid(task_ids, trials, seeds, script, extra_args, sweep)
         if dry_run:
             print(grid_text(runs, gpu))

@@ -24,12 +24,13 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from basics.config import load_keys
+from basics.config import POLICIES, load_keys
 from basics.errors import UserError, run_script
 from plotting.cross_task import seed_agreement, short_task, wilson_interval
 from results import paths, routing_caches, tables
 
 HERE = Path(__file__).parent
+SCRIPTS = {script: policy for policy, script in POLICIES.items()}  # what each trains
 EPISODES = 512
 LEVELS = [
     "GoToObj", "GoToRedBallGrey", "GoToRedBall", "GoToLocal", "PutNextLocal", "PickupLoc", "GoToObjMaze", "GoTo",
@@ -75,7 +76,7 @@ STUDIES = {
         [
             mixture("mixture, free", lpc_alpha=0),
             mixture("mixture, priced", lpc_alpha=1e-5),
-            Variant("GRU", "train.py", {"lr": "3e-3"}),  # at the mixture's lr it learns less (docs/study.md)
+            Variant("GRU", "train.py", {}),
         ],
         pathways=True,
     ),
@@ -140,7 +141,7 @@ class Run(NamedTuple):
         folder = paths.run_dir(checkpoint_dir, self.task_id, self.trial, self.seed)
         if (folder / "checkpoint_final.pt").exists():
             return ""
-        keys = load_keys()
+        keys = load_keys(SCRIPTS[self.variant.script])
         shape = [int(self.variant.flags.get(name, keys[name].default)) for name in ("num_envs", "unroll_len")]
         flags = dict(self.variant.flags) | {
             "task_id": self.task_id,

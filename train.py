@@ -8,18 +8,7 @@ the same command with --resume goes on.
 """
 
 from basics.errors import run_script
-from training.imitation import train_from_command_line
-
-MIXTURE_KEYS = (
-    "expert_hidden_sizes",
-    "router_hidden_size",
-    "router_lr_factor",
-    "lpc_alpha",
-    "normalize_lpc",
-    "lpc_epsilon",
-    "expert_dropout",
-    "expert_dropout_threshold",
-)
+from training.run import train_from_command_line
 
 if __name__ == "__main__":
-    run_script(lambda: train_from_command_line(__doc__, without=MIXTURE_KEYS))
+    run_script(lambda: train_from_command_line(__doc__, "baseline"))

@@ -8,9 +8,7 @@ the same command with --resume goes on.
 """
 
 from basics.errors import run_script
-from training.imitation import train_from_command_line
-
-BASELINE_KEYS = ("hidden_size",)
+from training.run import train_from_command_line
 
 if __name__ == "__main__":
-    run_script(lambda: train_from_command_line(__doc__, without=BASELINE_KEYS))
+    run_script(lambda: train_from_command_line(__doc__, "mixture"))

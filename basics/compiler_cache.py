@@ -1,29 +1,84 @@
 """Where numba keeps compiled code: import this before decorating a function with `@njit(cache=True)`."""
 
+import contextlib
+import errno
 import functools
 import hashlib
 import os
+import pickle
+import shutil
 import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from basics.files import cache_folder
+from basics.errors import warn
+from basics.files import cache_folder, is_private, temporary_cache_folder
 
 ROOT = Path(__file__).parent.parent
 COMPILED = ("fast_babyai", "policy")  # packages; their compiled functions use constants of these and of no others
 DEPENDENCIES = ("numba", "numpy", "minigrid")
 
 
-def _own_folder() -> Path:
-    """Return a folder of its own for each state of the compiled packages: numba's cache notices a change in the file of
+def _digest() -> str:
+    """Return a name for each state of the compiled packages: numba's cache notices a change in the file of
     a function, but not in those of the functions that it calls or of the constants that it compiles in."""
     digest = hashlib.sha256(repr([version(name) for name in DEPENDENCIES]).encode())
     for path in sorted(path for package in COMPILED for path in (ROOT / package).rglob("*.py")):
         digest.update(path.read_bytes())
-    return cache_folder() / "numba" / digest.hexdigest()[:16]
+    return digest.hexdigest()[:16]
 
 
-FOLDER = _own_folder()
+def _own_folder(digest: str) -> Path:
+    """Return the folder for compiled code, in $NUMBA_CACHE_DIR where the user has set it.
+
+    numba executes what lies there, so it must be this user's, and nobody else may write to it.
+    """
+    named = os.environ.get("NUMBA_CACHE_DIR")
+    if named and Path(named).name == digest:
+        folder = Path(named)  # a process of ours has started this one
+    else:
+        folder = (Path(os.path.abspath(named)) if named else cache_folder() / "numba") / digest
+    try:
+        _make_private(folder)
+    except OSError as error:
+        unusable, folder = folder, temporary_cache_folder() / "numba" / digest
+        _make_private(folder)
+        warn(
+            f"compiled code is kept in {folder}, as {unusable} is not to be trusted or cannot be used"
+            f" ({error.strerror or error}); the environment variable RL_MOP_CACHE names another cache folder"
+        )
+    _remove_damaged(folder)
+    return folder
+
+
+def _make_private(folder: Path) -> None:
+    """Make a folder that only this user may write to; what others could have written to is emptied first.
+
+    Raises:
+        OSError: it is not this user's, or cannot be made.
+    """
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.parent == cache_folder() / "numba" and os.lstat(folder.parent).st_uid == os.geteuid():
+        os.chmod(folder.parent, 0o700)  # it was made with the rights that the user gives to new folders
+    if not is_private(folder.parent):
+        raise PermissionError(errno.EPERM, f"others than this user may write to {folder.parent}")
+    if not is_private(folder):
+        shutil.rmtree(folder)
+        folder.mkdir(mode=0o700)
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def _remove_damaged(folder: Path) -> None:
+    """Remove files that are empty or cut short, as after a power cut: numba would fail on them at every start."""
+    for path in [*folder.rglob("*.nbi"), *folder.rglob("*.nbc")]:
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            if file.seek(0, os.SEEK_END) == 0 or file.seek(-1, os.SEEK_END) < 0 or file.read(1) != pickle.STOP:
+                path.unlink()
+
+
+FOLDER = _own_folder(_digest())
 IS_COLD = not any(FOLDER.rglob("*.nbi"))
 os.environ["NUMBA_CACHE_DIR"] = str(FOLDER)
 if "numba" in sys.modules:

@@ -2,24 +2,37 @@
 makes command-line flags of it, and checks every value that comes in, from whichever side.
 
 In config.yaml a line reads `name: default  # type: meaning`, where type is one of
-    int | float | str | bool, with an optional bound (`>= 0`, `> 0`, `in [0, 1]`, `in (0, 1]`) and `or null`,
+    int | float | bool, with an optional bound (`>= 0`, `> 0`, `in [0, 1]`, `in (0, 1]`) and `or null`,
+    or str, a text of one line; or name, a text that can name a folder,
     or the allowed words, `fast | minigrid`,
-    or `lists of int >= 0`, such as [[0, 16], [0, 32]]; one list alone is allowed too.
+    or `lists of int in [0, 4096]`, such as [[0, 16], [0, 32]]; one list alone is allowed too.
+
+Keys indented below `baseline:` or `mixture:` concern that policy alone. One that stands further up as well has another
+default there: it needs no second description. Comments at the left margin are headings, in `--help` too.
 """
 
 import argparse
+import functools
+import json
 import math
+import os
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import reprlib
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from basics.errors import UserError, did_you_mean
+from basics.plain_yaml import parse_yaml
 
 CONFIG_PATH = Path(__file__).parent.parent / "config.yaml"
+POLICIES = {"baseline": "train.py", "mixture": "train_mop.py"}  # whom a key may concern, and the script that trains it
+DERIVED_KEYS = ("input_dim", "num_actions")  # stand in a checkpoint's config, but follow from the others
+LARGEST_INT = 2**63 - 1  # what files and arrays can hold
+MOST_CHARACTERS = 1000  # of a text
+MOST_EXPERTS = 1000  # of all layers together
 
 # What a checkpoint's config means where it lacks a key: the program before that key existed did this.
 LEGACY_DEFAULTS = {
@@ -36,8 +49,19 @@ LEGACY_DEFAULTS = {
     "num_actions": 7,
 }
 
-_LINE = re.compile(r"^(?P<name>\w+):.*?\s#\s(?P<type>[^:]+):\s(?P<meaning>.+)$")
-_BOUND = re.compile(r"^(?P<kind>int|float) (?P<rule>>= -?[\d.]+|> -?[\d.]+|in [\[(][\d.]+, [\d.]+\])$")
+_LINE = re.compile(r"^(?P<indent> *)(?P<name>\w+):.*?\s#\s(?P<type>[^:]+):\s(?P<meaning>.+)$")
+_HEADING = re.compile(r"^# (?P<heading>[^:]+)")
+_BOUND = re.compile(r"^(?P<kind>int|float)(?: (?P<rule>>= -?[\d.]+|> -?[\d.]+|in [\[(][\d.]+, [\d.]+\]))?$")
+
+
+def shown(value: Any) -> str:
+    """Return `value` for an error message: short, on one line, whatever it is."""
+    writer = reprlib.Repr()
+    writer.maxlevel, writer.maxstring, writer.maxother = 3, 100, 100
+    try:
+        return " ".join(writer.repr(value).split())
+    except ValueError:  # Python writes no numbers of more than 4,300 digits
+        return f"a {type(value).__name__} of thousands of digits"
 
 
 @dataclass(frozen=True)
@@ -45,14 +69,18 @@ class Key:
     """One line of config.yaml.
 
     Attributes:
-        type: as written there, for people.
         default: its value there.
+        type: as written there, for people.
+        heading: the comment that it stands under.
+        policy: `baseline` or `mixture` where it concerns only that one, else None.
     """
 
     name: str
     default: Any
     type: str
     meaning: str
+    heading: str = ""
+    policy: str | None = None
 
     def check(self, value: Any) -> Any:
         """Return `value` as this key's type.
@@ -65,8 +93,9 @@ class Key:
             return None
         checked = _converted(kind, value)
         if checked is None:
-            near = did_you_mean(str(value), kind.split(" | ")) if " | " in kind else ""
-            raise UserError(f"{self.name} is {value!r}, expected {self.type}.{near} ({self.name}: {self.meaning})")
+            near = did_you_mean(str(value), kind.split(" | ")) if " | " in kind and isinstance(value, str) else ""
+            meaning = f" ({self.name}: {self.meaning})" if self.meaning else ""
+            raise UserError(f"{self.name} is {shown(value)}, expected {self.type}.{near}{meaning}")
         return checked
 
 
@@ -75,28 +104,39 @@ def _converted(kind: str, value: Any) -> Any:
     if " | " in kind:
         return value if isinstance(value, str) and value in kind.split(" | ") else None
     if kind == "str":
-        return value if isinstance(value, str) and value else None
+        return value if is_text(value) else None
+    if kind == "name":
+        return value if is_name(value) else None
     if kind == "bool":
         return value if isinstance(value, bool) else None
-    if kind == "lists of int >= 0":
-        return _sizes(value)
+    if kind.startswith("lists of "):
+        return _lists(kind.removeprefix("lists of "), value)
     bound = _BOUND.match(kind)
     if bound is None:
         raise ValueError(f"config.yaml: no such type: {kind!r}")
     number = _number(bound["kind"], value)
-    return number if number is not None and _within(bound["rule"], number) else None
+    return number if number is not None and (not bound["rule"] or _within(bound["rule"], number)) else None
+
+
+def is_text(value: Any) -> bool:
+    """Tell whether `value` is text of one line that every file can hold."""
+    if not isinstance(value, str) or not 0 < len(value) <= MOST_CHARACTERS:
+        return False
+    return not any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in value)
+
+
+def is_name(value: Any) -> bool:
+    """Tell whether `value` can be the name of a folder, and of nothing outside of the folder that it is meant for."""
+    return is_text(value) and len(os.fsencode(value)) < 256 and not ({"/", "\\"} & set(value) or value in (".", ".."))
 
 
 def _number(kind: str, value: Any) -> int | float | None:
-    if isinstance(value, str) and kind == "float":  # YAML reads 1e-3, without a point, as text
-        try:
-            value = float(value)
-        except ValueError:
-            return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if isinstance(value, int) and abs(value) > LARGEST_INT:
         return None
     if kind == "float":
-        return float(value)
+        return float(value) if math.isfinite(value) else None
     return value if isinstance(value, int) else None
 
 
@@ -109,28 +149,62 @@ def _within(rule: str, number: float) -> bool:
     return (low < number if rule[3] == "(" else low <= number) and number <= high
 
 
-def _sizes(value: Any) -> list | None:
-    """Return lists of whole numbers >= 0, at least one in each, or None where `value` is nothing like that."""
+def _lists(kind: str, value: Any) -> list | None:
+    """Return lists of numbers of a kind, at least one in each, or None where `value` is nothing like that."""
 
-    def is_layer(layer: Any) -> bool:
-        return isinstance(layer, list) and bool(layer) and all(type(size) is int and size >= 0 for size in layer)
+    def is_list(layer: Any) -> bool:
+        return isinstance(layer, list) and 0 < len(layer) <= MOST_EXPERTS
 
-    if is_layer(value) or (isinstance(value, list) and value and all(is_layer(layer) for layer in value)):
-        return value
-    return None
+    if not is_list(value):
+        return None
+    layers = [value] if not isinstance(value[0], list) else value
+    if not all(map(is_list, layers)) or sum(map(len, layers)) > MOST_EXPERTS:
+        return None
+    return value if all(_converted(kind, number) is not None for layer in layers for number in layer) else None
 
 
-def load_keys(path: Path = CONFIG_PATH) -> dict[str, Key]:
-    """Return config.yaml's keys by name, in its order, defaults checked against their own types."""
-    text = path.read_text()
-    keys = {}
-    described = {match["name"]: match for match in map(_LINE.match, text.splitlines()) if match}
-    for name, default in yaml.safe_load(text).items():
+@functools.cache
+def _read_keys(path: Path) -> dict[str | None, dict[str, Key]]:
+    """Return the keys of config.yaml: per policy those that concern it, and under None all of them."""
+    text = path.read_text(encoding="utf-8")
+    described, heading = {}, ""
+    for line in text.splitlines():
+        if match := _HEADING.match(line):
+            heading = match["heading"].strip()
+        elif match := _LINE.match(line):
+            described.setdefault(match["name"], (match["type"].strip(), match["meaning"].strip(), heading))
+
+    def key(name: str, default: Any, policy: str | None) -> Key:
         if name not in described:
             raise UserError(f"{path}: {name} needs a comment `# type: meaning` on its line")
-        key = Key(name, default, described[name]["type"].strip(), described[name]["meaning"].strip())
-        keys[name] = Key(name, key.check(default), key.type, key.meaning)
-    return keys
+        key = Key(name, default, *described[name], policy=policy)
+        return replace(key, default=key.check(default))
+
+    values = parse_yaml(text)
+    sections = {policy: values.pop(policy, None) or {} for policy in POLICIES}
+    keys: dict[str | None, dict[str, Key]] = {None: {name: key(name, values[name], None) for name in values}}
+    for policy, section in sections.items():
+        own = {name: key(name, section[name], None if name in values else policy) for name in section}
+        keys[policy] = keys[None] | own
+    everything = keys["baseline"] | keys["mixture"]
+    keys = {policy: {name: keys[policy][name] for name in described if name in keys[policy]} for policy in POLICIES}
+    return keys | {None: {name: everything[name] for name in described if name in everything}}
+
+
+def load_keys(policy: str | None = None, path: Path = CONFIG_PATH) -> dict[str, Key]:
+    """Return config.yaml's keys by name, in its order, defaults checked against their own types.
+
+    Args:
+        policy: `baseline` or `mixture`: the keys that concern it, with its defaults. None: all keys.
+    """
+    return _read_keys(path)[policy]
+
+
+def near_keys(name: str, keys: Mapping[str, Key]) -> str:
+    """As `did_you_mean`, also for who knows a key by other words: learning_rate is in the description of lr."""
+    words = {word for word in re.split(r"\W|_", name.lower()) if word}
+    meant = [key.name for key in keys.values() if words and words <= set(re.findall(r"\w+", key.meaning.lower()))]
+    return did_you_mean(name, keys) if len(meant) != 1 else f" Did you mean {meant[0]!r}?"
 
 
 def check_config(values: Mapping[str, Any], keys: Mapping[str, Key], source: str) -> dict[str, Any]:
@@ -142,8 +216,8 @@ def check_config(values: Mapping[str, Any], keys: Mapping[str, Key], source: str
     checked = {}
     for name, value in values.items():
         if name not in keys:
-            known = f"{did_you_mean(str(name), keys)} All keys: {', '.join(keys)}"
-            raise UserError(f"{source}: unknown key {name!r}.{known}")
+            known = f"{near_keys(str(name), keys)} All keys: {', '.join(keys)}"
+            raise UserError(f"{source}: unknown key {shown(name)}.{known}")
         try:
             checked[name] = keys[name].check(value)
         except UserError as error:
@@ -151,25 +225,33 @@ def check_config(values: Mapping[str, Any], keys: Mapping[str, Key], source: str
     return checked
 
 
-def read_config_file(path: str, keys: Mapping[str, Key]) -> dict[str, Any]:
-    """Return the checked contents of a YAML file that sets some keys.
+def read_config_file(path: str, policy: str) -> dict[str, Any]:
+    """Return the checked contents of a YAML file that sets some keys: those for every policy, and those of this one.
+
+    It may be laid out as config.yaml, or be the config of a checkpoint.
 
     Raises:
         UserError: it cannot be read, is no YAML mapping, or sets unknown keys or impossible values.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text())
+        values = parse_yaml(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read the config file {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"the config file {path} is not YAML: {' '.join(str(error).split())}") from None
+    except ValueError as error:  # not YAML, or not UTF-8
+        raise UserError(f"the config file {path} is not YAML: {error}") from None
     if not isinstance(values, dict):
         raise UserError(f"the config file {path} must hold lines like `lr: 3.0e-4`")
-    return check_config(values, keys, path)
+    keys = load_keys()
+    sections = {name: values.pop(name) or {} for name in POLICIES if isinstance(values.get(name, 0), dict | None)}
+    own = {name: check_config(section, keys, f"{path}, {name}") for name, section in sections.items()}
+    values = {name: value for name, value in values.items() if name not in DERIVED_KEYS}
+    return check_config(values, keys, path) | own.get(policy, {})
 
 
 class Parser(argparse.ArgumentParser):
     """argparse whose mistakes are UserErrors, with near misses for unknown flags, and without abbreviated flags."""
+
+    policy: str | None = None  # of a training script
 
     def __init__(self, **settings):
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
@@ -181,54 +263,68 @@ class Parser(argparse.ArgumentParser):
         parsed, unknown = self.parse_known_args(args, namespace)
         if unknown:
             flag = unknown[0].split("=")[0]
-            if flag.removeprefix("--") in load_keys():
+            name = flag.removeprefix("--")
+            if self.policy is not None and name in load_keys():
                 raise UserError(f"{flag} does not concern this script but the other kind of policy (see --help)")
             flags = [flag for action in self._actions for flag in action.option_strings]
-            raise UserError(f"unknown argument {flag!r}.{did_you_mean(flag, flags)} (see --help)")
+            near = did_you_mean(flag, flags)
+            if self.policy is not None and "--" + name not in flags:
+                near = near_keys(name, load_keys(self.policy)).replace("'", "'--", 1) or near
+            raise UserError(f"unknown argument {flag!r}.{near} (see --help)")
         return parsed
 
 
-def config_parser(description: str, without: Iterable[str] = ()) -> Parser:
-    """Return a parser with `--config` and one flag per key of config.yaml, except those that this script leaves out."""
+def config_parser(description: str, policy: str) -> Parser:
+    """Return a parser with `--config` and one flag per key of config.yaml that concerns `policy`."""
     parser = Parser(description=description)
+    parser.policy = policy
     parser.add_argument("--config", metavar="PATH", help="a YAML file that sets some of the keys below")
-    group = parser.add_argument_group("hyperparameters (defaults from config.yaml)")
-    for key in load_keys().values():
-        if key.name not in without:
-            default = yaml.safe_dump(key.default, default_flow_style=True).removesuffix("...\n").strip()
-            group.add_argument(
-                f"--{key.name}",
-                metavar="VALUE",
-                default=argparse.SUPPRESS,
-                help=f"{key.meaning} [{key.type}; default {default}]".replace("%", "%%"),
-            )
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for key in load_keys(policy).values():
+        group = groups.setdefault(key.heading, None) or parser.add_argument_group(key.heading)
+        groups[key.heading] = group
+        group.add_argument(
+            f"--{key.name}",
+            metavar="VALUE",
+            default=argparse.SUPPRESS,
+            help=f"{key.meaning} [{key.type}; default {yaml_text(key.default)}]".replace("%", "%%"),
+        )
     return parser
 
 
-def parse_config(arguments: argparse.Namespace, without: Iterable[str] = ()) -> tuple[dict[str, Any], list[str]]:
-    """Return the whole config (config.yaml's defaults, then the file of `--config`, then the flags), and the names of
-    the keys that file and flags set.
+def yaml_text(value: Any) -> str:
+    """Return a config value as config.yaml and the flags have it."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    return value if isinstance(value, str) else json.dumps(value)
 
-    Keys in `without` belong to another script and are left out; a `--config` file may still set them.
+
+def parse_config(arguments: argparse.Namespace, policy: str) -> tuple[dict[str, Any], list[str]]:
+    """Return the whole config of a policy (config.yaml's defaults, then the file of `--config`, then the flags), and
+    the names of the keys that file and flags set.
+
+    A `--config` file may also set keys of the other policy; they are checked and left out.
 
     Raises:
         UserError: see `check_config`.
     """
-    keys = load_keys()
-    given = {} if arguments.config is None else read_config_file(arguments.config, keys)
+    keys = load_keys(policy)
+    given = {} if arguments.config is None else read_config_file(arguments.config, policy)
     flags = {name: value for name, value in vars(arguments).items() if name in keys}
     given |= check_config({name: _flag_value(keys[name], text) for name, text in flags.items()}, keys, "command line")
-    config = {name: key.default for name, key in keys.items()} | given
-    return {name: config[name] for name in keys if name not in without}, [name for name in given if name not in without]
+    given = {name: value for name, value in given.items() if name in keys}
+    return {name: given.get(name, key.default) for name, key in keys.items()}, list(given)
 
 
 def _flag_value(key: Key, text: str) -> Any:
-    if key.type.startswith("str") and text != "null":
-        return text
+    """Return what a flag's text means to a key; text that is no such YAML stays text, for `Key.check` to refuse."""
+    if key.type.startswith(("str", "name")):
+        return None if text == "null" and key.type.endswith("or null") else text
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = parse_yaml(text)
+    except ValueError:
         return text
+    return text if value is None and text.strip() not in ("null", "~") else value
 
 
 def legacy_config(config: Mapping[str, Any]) -> dict[str, Any]:

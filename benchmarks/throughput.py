@@ -42,7 +42,7 @@ TRAIN_LEVELS = 2048
 
 def mixture_config(task_id: str, num_envs: int, unroll_len: int, train_levels: int) -> dict:
     """Return config.yaml's mixture for one measurement."""
-    config = {name: key.default for name, key in load_keys().items() if name != "hidden_size"}
+    config = {name: key.default for name, key in load_keys("mixture").items()}
     sizes = {"num_envs": num_envs, "unroll_len": unroll_len, "train_levels": train_levels}
     return config | sizes | {"task_id": task_id, "lang_encoder": ENCODER, "num_updates": 10**9}
 

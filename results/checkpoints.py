@@ -27,8 +27,10 @@ def save_checkpoint(path: os.PathLike | str, payload: dict) -> None:
     """
     import torch
 
+    buffer = io.BytesIO()  # a disk that is full then fails as disks do; torch's own error would name its archive
+    torch.save(payload, buffer)
     with atomic_write(path, "wb") as file:
-        torch.save(payload, file)
+        file.write(buffer.getbuffer())
 
 
 def load_checkpoint(

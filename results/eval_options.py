@@ -123,7 +123,7 @@ def add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
         help="environments played side by side; the result does not depend on it [default %(default)s]",
     )
     parser.add_argument(
-        "--backend", choices=["fast", "minigrid"], default=backend.default, help=f"{backend.meaning} [%(default)s]"
+        "--backend", choices=backend.type.split(" | "), default=backend.default, help=f"{backend.meaning} [%(default)s]"
     )
     parser.add_argument(
         "--lang_encoder",

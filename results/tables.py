@@ -9,39 +9,44 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from basics.files import ArtifactError, atomic_write, read_bytes
+from basics.config import Key, is_text, shown
+from basics.errors import UserError, warn
+from basics.files import ArtifactError, atomic_write, read_bytes, require_regular_file
 from results.paths import RESULTS_PATH
 
 if TYPE_CHECKING:
     import pandas as pd
 
-RESULT_COLUMNS = [  # every results CSV starts with these; further columns follow
-    "checkpoint_path",
-    "task_id",
-    "trial",
-    "num_episodes",
-    "success_rate",
-    "path_ratio",
-    "mean_lpc",
-    "bot_plan_failures",
-    "num_updates",
-    "unroll_len",
-    "lr",
-    "lpc_alpha",
-    "expert_hidden_sizes",
-    "intermediate_dim",
-    "router_hidden_size",
-    "max_steps",
-    "lang_dim",
-    "evaluated_at",
-]
-METRICS_COLUMNS = [  # of metrics.csv beside a checkpoint
+RESULT_TYPES = {  # every results CSV starts with these columns; what config.yaml's types say of their cells
+    "checkpoint_path": "str",
+    "task_id": "name",
+    "trial": "int >= 0 or null",
+    "num_episodes": "int >= 1 or null",
+    "success_rate": "float in [0, 1] or null",
+    "path_ratio": "float > 0 or null",
+    "mean_lpc": "float >= 0 or null",
+    "bot_plan_failures": "int >= 0 or null",
+    "num_updates": "",
+    "unroll_len": "",
+    "lr": "",
+    "lpc_alpha": "",
+    "expert_hidden_sizes": "",
+    "intermediate_dim": "",
+    "router_hidden_size": "",
+    "max_steps": "",
+    "lang_dim": "",
+    "evaluated_at": "",
+}
+RESULT_COLUMNS = [*RESULT_TYPES]
+FURTHER_RESULT_TYPES = {"seed": "int >= 0 or null", "update": "int >= 0 or null"}  # further columns may follow
+METRICS_COLUMNS = [  # of metrics.csv beside a checkpoint, all numbers; a metric of your own is one more column
     "update",
     "env_steps",
     "loss",
@@ -55,29 +60,43 @@ METRICS_COLUMNS = [  # of metrics.csv beside a checkpoint
     "lr",
     "steps_per_second",
 ]
-_INTEGER_COLUMNS = ("trial", "seed", "update", "num_episodes", "bot_plan_failures")
-_NUMBER_COLUMNS = ("success_rate", "path_ratio", "mean_lpc")
+MISSING = (
+    "",
+    "nan",
+    "na",
+    "n/a",
+    "null",
+    "none",
+    "-",
+)  # cells without a value, in any case, as spreadsheets write them
+LONGEST_CELL = 1 << 30
+csv.field_size_limit(LONGEST_CELL)  # else csv refuses to read what it wrote itself
 
 
 def write_metrics(path: os.PathLike | str, rows: Iterable[dict[str, float]]) -> None:
-    """Write `metrics.csv`, one row per log interval; a number that does not exist (nan) is an empty cell."""
-    with atomic_write(path) as file:
-        writer = csv.DictWriter(file, METRICS_COLUMNS)
-        writer.writeheader()
-        writer.writerows({name: "" if value != value else value for name, value in row.items()} for row in rows)
+    """Write `metrics.csv`, one row per log interval; a number that does not exist (nan) is an empty cell.
+
+    The columns are those of all rows, known ones first.
+    """
+    rows = list(rows)
+    columns = list(dict.fromkeys([*METRICS_COLUMNS, *(name for row in rows for name in row)]))
+    _write_csv(path, columns, rows)
 
 
 def read_metrics(path: os.PathLike | str) -> "pd.DataFrame":
-    """Read the `metrics.csv` that training writes beside its checkpoint (columns: `METRICS_COLUMNS`).
+    """Read the `metrics.csv` that training writes beside its checkpoint.
+
+    Its columns are `METRICS_COLUMNS`, empty (NaN) where an older file has none, and then all others that it has.
 
     Raises:
-        ArtifactError: no such file, or damaged.
+        ArtifactError: no such file, damaged, or no metrics.csv.
     """
-    columns, rows = _parse_csv(path, read_bytes(path))
-    missing = [name for name in METRICS_COLUMNS if name not in columns]
-    if missing:
-        raise ArtifactError(path, f"damaged: the columns {', '.join(missing)} are missing")
-    return _frame(path, columns, rows, numeric=METRICS_COLUMNS)
+    problems: list[str] = []
+    columns, rows = _parse_csv(path, read_bytes(path), problems)
+    if "update" not in columns:
+        raise ArtifactError(path, "damaged: the column update is missing")
+    types = dict.fromkeys(METRICS_COLUMNS, "float or null") | {"update": "float >= 0"}
+    return _frame(path, [*METRICS_COLUMNS, *columns], rows, types, problems)
 
 
 def read_result_rows(path: os.PathLike | str) -> list[dict[str, str]]:
@@ -92,19 +111,18 @@ def read_result_rows(path: os.PathLike | str) -> list[dict[str, str]]:
 def read_results(path: os.PathLike | str = RESULTS_PATH) -> "pd.DataFrame":
     """Read a results CSV, one row per checkpoint (`trial`, `seed` and `update` are nullable integers).
 
+    Rows that cannot be are passed over, with one warning that names the line.
+
     Raises:
-        ArtifactError: no such file, damaged, or not a results CSV.
+        ArtifactError: no such file, not a results CSV, or none of its rows can be read.
     """
     if not Path(path).exists():
         raise ArtifactError(path, "no such file; batch_eval.py writes it")
-    columns, rows = _read_results_table(path)
-    frame = _frame(path, columns, rows, numeric=_NUMBER_COLUMNS + _INTEGER_COLUMNS)
-    frame = frame.reindex(columns=list(dict.fromkeys([*RESULT_COLUMNS, *columns])))
-    integers = [name for name in _INTEGER_COLUMNS if name in frame]
-    for name in integers:
-        if (frame[name].dropna() % 1 != 0).any():
-            raise ArtifactError(path, f"damaged: the column {name} holds something other than whole numbers")
-    return frame.astype(dict.fromkeys(integers, "Int64"))
+    problems: list[str] = []
+    columns, rows = _read_results_table(path, problems)
+    types = RESULT_TYPES | {name: kind for name, kind in FURTHER_RESULT_TYPES.items() if name in columns}
+    frame = _frame(path, [*RESULT_COLUMNS, *columns], rows, types, problems)
+    return frame.astype({name: "Int64" for name, kind in types.items() if kind.startswith("int")})
 
 
 def upsert_result(path: os.PathLike | str, row: dict) -> None:
@@ -119,6 +137,9 @@ def upsert_result(path: os.PathLike | str, row: dict) -> None:
     with _locked(path):
         columns, rows = _read_results_table(path)
         cells = {name: _cell(value) for name, value in row.items()}
+        for name in ("checkpoint_path", "task_id"):
+            if not is_text(str(row.get(name, "-"))):
+                raise UserError(f"its {name} {shown(row[name])} cannot stand in {path}: rename it")
         columns = list(dict.fromkeys([*RESULT_COLUMNS, *columns, *cells]))
         key = result_key(cells)
         places = [place for place, other in enumerate(rows) if result_key(other) == key]
@@ -127,16 +148,14 @@ def upsert_result(path: os.PathLike | str, row: dict) -> None:
             rows = [other for place, other in enumerate(rows) if place not in places[1:]]
         else:
             rows.append(cells)
-        with atomic_write(path) as file:
-            writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        _write_csv(path, columns, rows)
 
 
 @contextlib.contextmanager
 def _locked(path: os.PathLike | str) -> Iterator[None]:
     """Keep other processes from writing `path` meanwhile; a killed process holds no lock."""
     try:
+        require_regular_file(path)
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(f"{os.fspath(path)}.lock").acquire()
     except OSError as error:
@@ -151,53 +170,130 @@ def result_key(row: dict[str, str]) -> tuple[str, str]:
 
 
 def _cell(value) -> str:
+    """Return the text of a cell. Whatever `value` holds, what is written can be read: control characters and halves of
+    characters, which no table needs and some readers refuse, are escaped."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    if isinstance(value, (list, tuple, dict)):
-        return json.dumps(value)
-    return str(value)
+    text = json.dumps(value) if isinstance(value, (list, tuple, dict)) else str(value)
+    return "".join(
+        character if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cs") else _escaped(character)
+        for character in text
+    )
 
 
-def _read_results_table(path: os.PathLike | str) -> tuple[list[str], list[dict[str, str]]]:
+def _escaped(character: str) -> str:
+    return f"\\u{ord(character):04x}"
+
+
+def _write_csv(path: os.PathLike | str, columns: list[str], rows: Iterable[dict]) -> None:
+    with atomic_write(path) as file:
+        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+
+
+def _read_results_table(
+    path: os.PathLike | str, problems: list[str] | None = None
+) -> tuple[list[str], list[dict[str, str]]]:
     if not Path(path).exists():
         return [], []
-    columns, rows = _parse_csv(path, read_bytes(path))
+    columns, rows = _parse_csv(path, read_bytes(path), problems)
     if columns and "checkpoint_path" not in columns:
         raise ArtifactError(path, "not a results CSV: it has no column checkpoint_path; move it away or repair it")
     return columns, rows
 
 
-def _parse_csv(path: os.PathLike | str, content: bytes) -> tuple[list[str], list[dict[str, str]]]:
-    """Return header and rows of a CSV as text, blank lines left out."""
+def _parse_csv(
+    path: os.PathLike | str, content: bytes, problems: list[str] | None = None
+) -> tuple[list[str], list[dict[str, str]]]:
+    """Return header and rows of a CSV as text, blank lines (also of commas only) left out.
+
+    Args:
+        problems: where to note lines that do not fit the header; without it they are an error.
+    """
     try:
         lines = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
-        table = [(lines.line_num, cells) for cells in lines if cells]
+        table = [(lines.line_num, cells) for cells in lines if any(cells)]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ArtifactError(path, f"damaged: {error}; repair it or move it away") from error
     if not table:
         return [], []
     header = table[0][1]
+    while header and header[-1] == "" and not any(len(cells) == len(header) and cells[-1] for _, cells in table):
+        header = header[:-1]  # a spreadsheet's empty columns at the right
+        table = [(line, cells[:-1] if len(cells) > len(header) else cells) for line, cells in table]
     if len(set(header)) < len(header) or "" in header[1:] or b"\0" in content:
         raise ArtifactError(path, "damaged: its first line does not name the columns; repair it or move it away")
+    rows = []
     for line, cells in table[1:]:
-        if len(cells) != len(header):
-            raise ArtifactError(
-                path, f"damaged: line {line} has {len(cells)} cells instead of {len(header)}; repair it or move it away"
-            )
-    return header, [dict(zip(header, cells, strict=True)) for _, cells in table[1:]]
+        if len(cells) == len(header):
+            rows.append(_Row(zip(header, cells, strict=True)))
+            rows[-1].line = line
+            continue
+        problem = f"line {line} has {len(cells)} cells instead of {len(header)}"
+        if problems is None:
+            raise ArtifactError(path, f"damaged: {problem}; repair it or move it away")
+        problems.append(problem)
+    return header, rows
 
 
-def _frame(path: os.PathLike | str, columns: list[str], rows: list[dict[str, str]], numeric: Iterable[str]):
-    """Return text rows as a DataFrame; columns that hold only numbers are numbers, empty cells are NaN."""
+class _Row(dict):
+    """The text of a line's cells, by column."""
+
+    line: int
+
+
+def _checked_row(row: _Row, types: Mapping[str, str]) -> dict:
+    """Return the values of a row: those of columns with a type as that type.
+
+    Raises:
+        UserError: a cell holds something else.
+    """
+    values: dict = {}
+    for name, text in row.items():
+        text = text.strip()
+        values[name] = None if text.lower() in MISSING else text
+        kind = types.get(name, "")
+        if kind.startswith(("int", "float")) and values[name] is not None:
+            with contextlib.suppress(ValueError):
+                number = int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else float(text)
+                values[name] = int(number) if kind.startswith("int") and number == number // 1 else number
+    for name, kind in types.items():
+        if kind:
+            Key(name, None, kind, "").check(values.get(name))
+    return values
+
+
+def _frame(
+    path: os.PathLike | str,
+    columns: list[str],
+    rows: list[_Row],
+    types: Mapping[str, str],
+    problems: list[str],
+) -> "pd.DataFrame":
+    """Return the rows that fit `types` as a DataFrame; other columns that hold only numbers are numbers too.
+
+    Raises:
+        ArtifactError: there are rows, but none that fits.
+    """
     import pandas as pd
 
-    frame = pd.DataFrame(rows, columns=columns, dtype=object)
-    for name in columns:
-        filled = frame[name].where(frame[name] != "")
+    checked = []
+    for row in rows:
+        try:
+            checked.append(_checked_row(row, types))
+        except UserError as error:
+            problems.append(f"line {row.line}: {str(error).removesuffix('.')}")
+    if problems:
+        more = f" (and {len(problems) - 1} more lines)" if len(problems) > 1 else ""
+        if not checked:
+            raise ArtifactError(path, f"damaged: {problems[0]}{more}; repair it or move it away")
+        warn(f"{path}: {problems[0]}{more}; passed over")
+    frame = pd.DataFrame(checked, columns=list(dict.fromkeys(columns)), dtype=object)
+    for name in frame.columns:
+        filled = frame[name].where(frame[name].notna())
         try:
             frame[name] = pd.to_numeric(filled)
-        except ValueError:
-            if name in numeric:
-                raise ArtifactError(path, f"damaged: the column {name} holds something other than numbers") from None
+        except (ValueError, TypeError, OverflowError):
             frame[name] = filled
     return frame

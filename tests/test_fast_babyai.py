@@ -19,7 +19,7 @@ from fast_babyai.reference import EVAL_SEED_OFFSET, babyai_tasks, make_level_env
 from fast_babyai.state import LEVEL
 from results import paths, tables
 from tests.differential import compare
-from training.imitation import train
+from training.run import train
 
 ROOT = Path(__file__).parent.parent
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from basics import files
+from basics.errors import UserError
 from basics.files import ArtifactError
 from results import checkpoints, paths, routing_caches, tables
 from results.paths import CheckpointRef
@@ -109,6 +110,70 @@ def test_what_killed_processes_left_is_removed_after_a_while(tmp_path):
     with files.atomic_write(tmp_path / "file") as file:
         file.write("whole")
     assert sorted(os.listdir(tmp_path)) == [recent.name, "file"]
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_write_into_its_folder(tmp_path):
+    program = (
+        "import sys, time\nfrom basics import files\n"
+        "with files.atomic_write(sys.argv[1]) as file: print('writing', flush=True); time.sleep(60)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program, tmp_path / "a"], cwd=ROOT, stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"writing\n"
+    with files.atomic_write(tmp_path / "b") as file:
+        file.write("while the other one is at work")
+    assert len(os.listdir(tmp_path)) == 2
+    process.kill()
+    process.communicate()
+    with files.atomic_write(tmp_path / "b") as file:
+        file.write("after it was killed")
+    assert os.listdir(tmp_path) == ["b"]
+
+
+def test_a_file_keeps_its_rights(tmp_path):
+    path = tmp_path / "results.csv"
+    tables.upsert_result(path, row("a"))
+    path.chmod(0o600)
+    tables.upsert_result(path, row("b"))
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_file_keeps_its_owner(tmp_path):
+    path = tmp_path / "results.csv"
+    tables.upsert_result(path, row("a"))
+    os.chown(path, 12345, 12345)
+    tables.upsert_result(path, row("b"))
+    assert path.stat().st_uid == path.stat().st_gid == 12345
+
+
+def test_what_is_no_file_is_neither_replaced_nor_waited_for(tmp_path):
+    pipe, device, folder, loop = (tmp_path / name for name in ("pipe", "device", "folder", "loop"))
+    os.mkfifo(pipe)
+    device.symlink_to("/dev/null")
+    folder.mkdir()
+    loop.symlink_to(loop)
+    for path in (pipe, device, folder, loop):
+        with pytest.raises(ArtifactError, match=f"{path.name}: cannot be written"):
+            tables.upsert_result(path, row("a"))
+        with pytest.raises(ArtifactError, match=f"{path.name}: (cannot be read|not a file)"):
+            files.read_bytes(path)
+    assert not os.path.isfile("/dev/null") and sorted(os.listdir(tmp_path)) == ["device", "folder", "loop", "pipe"]
+    with pytest.raises(ArtifactError, match="no path"):
+        files.read_bytes("a\0b")
+
+
+def test_a_checkpoint_that_does_not_fit_on_the_disk_is_an_error_for_people(tmp_path):
+    path = tmp_path / "checkpoint_final.pt"
+    checkpoints.save_checkpoint(path, PAYLOAD)
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(ArtifactError, match=r"checkpoint_final.pt: cannot be written: File too large"):
+            checkpoints.save_checkpoint(path, PAYLOAD | {"policy_state_dict": {"w": torch.rand(9000)}})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before and os.listdir(tmp_path) == [path.name]
 
 
 def test_a_process_killed_while_writing_leaves_the_old_file(tmp_path):
@@ -349,12 +414,78 @@ def test_a_damaged_csv_is_named_and_left_alone(tmp_path, content, reason):
     assert path.read_bytes() == content
 
 
-@pytest.mark.parametrize(("column", "value"), [("success_rate", "excellent"), ("trial", "first"), ("trial", 1.5)])
-def test_numbers_that_are_none_are_damage(tmp_path, column, value):
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("success_rate", "excellent"), ("success_rate", 5), ("trial", "first"), ("trial", 1.5), ("trial", 1e30),
+        ("num_episodes", 0), ("task_id", ""), ("task_id", "a/b"), ("mean_lpc", -1), ("update", "x"), ("seed", -1),
+        ("success_rate", "inf"),
+    ],
+)  # fmt: skip
+def test_a_row_that_cannot_be_is_named_and_the_rest_stays_usable(tmp_path, capsys, column, value):
     path = tmp_path / "results.csv"
-    tables.upsert_result(path, row(**{column: value}))
-    with pytest.raises(ArtifactError, match=f"column {column}"):
+    tables._write_csv(path, [*tables.RESULT_COLUMNS, "seed", "update"], [row("a", **{column: value}), row("b")])
+    assert tables.read_results(path)["checkpoint_path"].tolist() == ["checkpoints/b.pt"]
+    warned = capsys.readouterr().err
+    assert f"results.csv: line 2: {column} is" in warned and warned.count("\n") == 1
+    assert len(tables.read_result_rows(path)) == 2  # what is added to it loses nothing
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
+    with pytest.raises(ArtifactError, match=f"line 2: {column} is"):
         tables.read_results(path)
+
+
+def test_a_line_of_another_length_costs_only_itself_in_reading(tmp_path, capsys):
+    path = tmp_path / "results.csv"
+    tables.upsert_result(path, row("a"))
+    path.write_text(path.read_text() + "torn,line\n")
+    assert len(tables.read_results(path)) == 1 and "line 3 has 2 cells" in capsys.readouterr().err
+
+
+def test_what_a_spreadsheet_leaves_is_read(tmp_path):
+    path = tmp_path / "results.csv"
+    content = "checkpoint_path,task_id,trial,num_episodes,success_rate,path_ratio,mean_lpc,,\r\n"
+    content += "a.pt,BabyAI-GoTo-v0,3.0,100,0.5,NA,nan,,\r\n,,,,,,,,\r\n"
+    path.write_text(content)
+    table = tables.read_results(path)
+    assert len(table) == 1 and table["trial"][0] == 3
+    assert table[["path_ratio", "mean_lpc"]].isna().all(axis=None)
+    tables.upsert_result(path, row("b"))
+    assert [each["checkpoint_path"] for each in tables.read_result_rows(path)] == ["a.pt", "checkpoints/b.pt"]
+
+
+HOSTILE = [
+    "\0",
+    "a\rb",
+    "\r",
+    "\n",
+    "\r\n",
+    "x" * 200_000,
+    '"',
+    ',"',
+    "\ud800",
+    "\u2028",
+    "\x1a",
+    "=1+1",
+    " ",
+    "\ufeff",
+    "'",
+]
+
+
+def test_what_is_written_can_be_read_whatever_it_is(tmp_path):
+    path = tmp_path / "results.csv"
+    for number, value in enumerate(HOSTILE):
+        tables.upsert_result(path, row(f"{number}", lang_encoder=value, lr=[value], note={value: value}))
+        rows = tables.read_result_rows(path)
+        assert [each["checkpoint_path"] for each in rows] == [f"checkpoints/{n}.pt" for n in range(number + 1)]
+    again = tmp_path / "again.csv"
+    for each in rows:
+        tables.upsert_result(again, each)
+    assert tables.read_result_rows(again) == rows  # nothing changes by being read and written once more
+    assert [each["lang_encoder"] for each in rows][2:6:3] == ["\\u000d", "x" * 200_000]
+    assert len(tables.read_results(path)) == len(HOSTILE)
+    with pytest.raises(UserError, match="rename it"):
+        tables.upsert_result(path, row("\udcff"))
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
@@ -394,9 +525,23 @@ def test_metrics(tmp_path):
     table = tables.read_metrics(path)
     assert list(table.columns) == tables.METRICS_COLUMNS
     assert table["loss"][0] == 1.5 and np.isnan(table["path_ratio"][0])
-    path.write_text("update,loss\n1,2\n")
-    with pytest.raises(ArtifactError, match=r"metrics.csv: damaged: the columns env_steps"):
+    path.write_text("updates,loss\n1,2\n")
+    with pytest.raises(ArtifactError, match=r"metrics.csv: damaged: the column update"):
         tables.read_metrics(path)
+
+
+def test_metrics_of_older_and_newer_programs_are_read(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("update,loss,ce,entropy,note\n1,0.5,0.25,1.5,good\n2,NA,,1.25,\n,,,,\n")
+    table = tables.read_metrics(path)
+    assert list(table.columns) == [*tables.METRICS_COLUMNS, "entropy", "note"]
+    assert table["update"].tolist() == [1, 2] and table["entropy"].tolist() == [1.5, 1.25]
+    assert table["accuracy"].isna().all() and np.isnan(table["loss"][1]) and table["note"][0] == "good"
+    tables.write_metrics(path, [*table.to_dict("records"), {"update": 3, "loss": 0.1, "margin": 0.7}])
+    again = tables.read_metrics(path)
+    assert list(again.columns) == [*tables.METRICS_COLUMNS, "entropy", "note", "margin"]
+    assert again["margin"].tolist()[2] == 0.7 and again["entropy"].tolist()[:2] == [1.5, 1.25]
+    assert again["note"][0] == "good" and np.isnan(again["entropy"][2])
 
 
 # ------------------------------------------------------------------------------------------------------------- caches

@@ -11,7 +11,7 @@ import pytest
 
 from basics.config import _flag_value, load_keys
 from results import paths, tables
-from study import STUDIES, Run
+from study import SCRIPTS, STUDIES, Run
 
 ROOT = Path(__file__).parent.parent
 TASK = "BabyAI-GoToObj-v0"
@@ -79,7 +79,8 @@ def test_interrupted_it_saves_and_goes_on_where_it_stopped(tmp_path):
 def test_every_variant_names_keys_that_its_script_takes(name):
     for variant in STUDIES[name].variants:
         for key, value in variant.flags.items():
-            _flag_value(load_keys()[key], value)
+            own = load_keys(SCRIPTS[variant.script])
+            own[key].check(_flag_value(own[key], value))
 
 
 def test_no_two_variants_have_a_name_in_common():

