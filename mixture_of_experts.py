@@ -1,7 +1,7 @@
 """The mixture-of-experts policy: layers of experts of different size, and in each layer a router that weighs them.
 
-This is the definition, in plain PyTorch: whatever is an expert or a router by the interface of `Expert` and `Router` can
-take their place (docs/extending.md). On the CPU, policies that are made of the parts in this file run compiled
+This is the definition, in plain PyTorch: whatever is an expert or a router by the interface of `Expert` and `Router`
+can take their place (docs/extending.md). On the CPU, policies that are made of the parts in this file run compiled
 (`policy.compiled`), equal to the definition by test.
 """
 

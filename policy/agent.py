@@ -81,14 +81,25 @@ class Agent(nn.Module):
         embeddings = self.missions.embeddings[torch.from_numpy(numbers).to(self.device)]
         return linear(embeddings, self.lang_proj.weight, self.lang_proj.bias)
 
-    def mission_features(self, packed: RecurrentPolicy) -> MissionFeatures:
-        """Return the mission features of a packed policy (`pack` of `fast_policy`), none computed yet."""
+    @property
+    def expert_hidden_sizes(self) -> Sequence[Sequence[int]]:
+        """Per layer, its experts' hidden sizes; empty for a policy without routers."""
+        return self.policy.expert_hidden_sizes
+
+    def mission_features(self, packed: RecurrentPolicy, learn: bool = True) -> MissionFeatures:
+        """Return the mission features of a packed policy (`pack` of `fast_policy`), none computed yet.
+
+        Args:
+            learn: whether gradients will flow through them.
+        """
 
         def compute(numbers: np.ndarray) -> tuple[Tensor, ...]:
-            with torch.enable_grad():
+            with torch.set_grad_enabled(learn):
                 return packed.mission_features(self.project(numbers))
 
         return MissionFeatures(compute)
+
+
 def _checked(config: dict[str, Any]) -> dict[str, Any]:
     """Return a checkpoint's config, the values that shape the policy checked as config.yaml describes them."""
     kind = ("expert_hidden_sizes", "router_hidden_size") if "expert_hidden_sizes" in config else ("hidden_size",)

@@ -9,8 +9,6 @@ from policy.recurrent_policy import PolicyOutput, RecurrentPolicy, RoutingRule
 class GRUPolicy(RecurrentPolicy):
     """Observation and mission -> `input_projection` -> GRU(intermediate_dim, hidden_size) -> `head` -> logits."""
 
-    expert_hidden_sizes: tuple = ()
-
     def __init__(
         self,
         hidden_size: int,

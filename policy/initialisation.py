@@ -28,9 +28,13 @@ def initialise(module: nn.Module) -> None:
                 parameter.copy_((2 * torch.rand(parameter.shape) - 1) / n**0.5)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _orthogonalise(rows):
     """Rotate pairs of rows [n, d] until all are orthogonal (one-sided Jacobi: Hestenes 1958)."""
+    nothing = 0.0  # squared length below which a row is rounding error: there may be more rows than dimensions
+    for row in rows:
+        for value in row:
+            nothing += 1e-30 * value * value
     for _ in range(SWEEPS):
         largest = 0.0
         for i in range(rows.shape[0]):
@@ -41,9 +45,10 @@ def _orthogonalise(rows):
                     aa += a[k] * a[k]
                     bb += b[k] * b[k]
                     ab += a[k] * b[k]
-                if ab == 0.0 or abs(ab) <= 1e-15 * np.sqrt(aa) * np.sqrt(bb):
+                lengths = np.sqrt(aa) * np.sqrt(bb)
+                if aa <= nothing or bb <= nothing or abs(ab) <= 1e-15 * lengths:
                     continue
-                largest = max(largest, abs(ab) / (np.sqrt(aa) * np.sqrt(bb)))
+                largest = max(largest, abs(ab) / lengths)
                 zeta = (bb - aa) / (2.0 * ab)
                 tangent = 1.0 / (abs(zeta) + np.sqrt(1.0 + zeta * zeta))
                 if zeta < 0:

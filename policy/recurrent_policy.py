@@ -1,7 +1,7 @@
 """What every policy of this project is: a recurrent network from observation and mission to action logits.
 
-`forward` runs one timestep; a policy defines it, and nothing else is needed to train, evaluate and resume it. `step` and
-`unroll` are what training and evaluation call. They are written here by `forward`; `policy.compiled` has the same
+`forward` runs one timestep; a policy defines it, and nothing else is needed to train, evaluate and resume it. `step`
+and `unroll` are what training and evaluation call. They are written here by `forward`; `policy.compiled` has the same
 methods for the policies whose every part it knows, and computes them several times faster.
 """
 
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 RoutingRule = Callable[[int, Tensor, int | slice], Tensor]
-"""rule(layer, weights, t) -> the weights to use in place of a router's: both [B, E] for timestep t of an unroll, or both
-[T, B, E] for all of them at once, when t is `slice(None)`. Lesions and expert dropout are rules."""
+"""rule(layer, weights, t) -> the weights to use in place of a router's: both [B, E] for timestep t of an unroll, or
+both [T, B, E] for all of them at once, when t is `slice(None)`. Lesions and expert dropout are rules."""
 
 
 class PolicyOutput(NamedTuple):
@@ -37,10 +37,12 @@ class RecurrentPolicy(nn.Module):
 
     Attributes:
         state_sizes: per layer, how many numbers of state an agent has.
+        expert_hidden_sizes: per layer, its experts' hidden sizes; empty for a policy without routers.
         expert_costs: per layer, the cost of each of its experts (`compute_lpc`); empty for a policy without routers.
     """
 
     state_sizes: Sequence[int]
+    expert_hidden_sizes: Sequence[Sequence[int]] = ()
     expert_costs: Sequence[Sequence[float]] = ()
 
     def forward(

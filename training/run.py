@@ -101,56 +101,56 @@ def train(config: dict[str, Any], given: Iterable[str] = (), resume: bool = Fals
     """Train one policy and return the exit status: 0 when finished, 130 or 143 when stopped by a signal.
 
     Args:
-        config: see `Learner`.
+        config: see `Trainer`.
         given: the keys that the user set, which a resumed run must not contradict.
         resume: go on with the unfinished run in this config's folder.
         overwrite: begin anew where a run exists.
 
     Raises:
-        UserError: bad input, see `open_run` and `Learner`.
+        UserError: bad input, see `open_run` and `Trainer`.
     """
-    from training.imitation import Learner  # PyTorch takes seconds to import: --help and bad input come without it
+    from training.imitation import Trainer  # PyTorch takes seconds to import: --help and bad input come without it
 
     config, checkpoint = open_run(config, given, resume, overwrite)
     folder = paths.run_dir(config["checkpoint_dir"], config["task_id"], config["trial"], config["seed"])
     check_writable(folder)
     with stop_requests() as stops:
-        learner = Learner(config)
+        trainer = Trainer(config)
         if checkpoint is None:
-            learner.start()
+            trainer.start()
         else:
-            learner.resume(checkpoint)
-        log = MetricsFile(learner.config, folder, learner.update)
-        logged_at, logged_update = time.perf_counter(), learner.update
+            trainer.resume(checkpoint)
+        log = MetricsFile(trainer.config, folder, trainer.update)
+        logged_at, logged_update = time.perf_counter(), trainer.update
         progress = tqdm(
             total=config["num_updates"],
-            initial=learner.update,
+            initial=trainer.update,
             unit="update",
             desc=config["task_id"],
             dynamic_ncols=True,
             mininterval=0.1 if sys.stderr.isatty() else 10.0,  # a log file needs fewer lines than a screen
         )
-        while learner.update < config["num_updates"] and not stops:
-            learner.learn(learner.collect())
+        while trainer.update < config["num_updates"] and not stops:
+            trainer.learn(trainer.collect())
             progress.update()
 
-            if learner.update % config["log_interval"] == 0 or learner.update == config["num_updates"]:
-                row = learner.metrics(time.perf_counter() - logged_at, logged_update)
-                logged_at, logged_update = time.perf_counter(), learner.update
+            if trainer.update % config["log_interval"] == 0 or trainer.update == config["num_updates"]:
+                row = trainer.metrics(time.perf_counter() - logged_at, logged_update)
+                logged_at, logged_update = time.perf_counter(), trainer.update
                 log.add(row)
                 progress.set_postfix_str(" ".join(f"{name} {row[name]:.4g}" for name in SHOWN))
-            if learner.update % config["checkpoint_interval"] == 0 and learner.update < config["num_updates"]:
-                checkpoints.save_checkpoint(folder / f"checkpoint_{learner.update}.pt", learner.checkpoint())
+            if trainer.update % config["checkpoint_interval"] == 0 and trainer.update < config["num_updates"]:
+                checkpoints.save_checkpoint(folder / f"checkpoint_{trainer.update}.pt", trainer.checkpoint())
         progress.close()
         log.close()
-        finished = learner.update == config["num_updates"]
-        path = folder / f"checkpoint_{'final' if finished else learner.update}.pt"
-        checkpoints.save_checkpoint(path, learner.checkpoint())
-        learner.env.close()
+        finished = trainer.update == config["num_updates"]
+        path = folder / f"checkpoint_{'final' if finished else trainer.update}.pt"
+        checkpoints.save_checkpoint(path, trainer.checkpoint())
+        trainer.env.close()
     if finished:
         print(f"saved {path}")
         return 0
-    print(f"stopped at update {learner.update}, saved {path}; the same command with --resume goes on from there")
+    print(f"stopped at update {trainer.update}, saved {path}; the same command with --resume goes on from there")
     return 128 + stops[0]
 
 

@@ -1,7 +1,7 @@
-"""How tensors and the kernels' arrays lie in memory: [..., units, B], the batch last; tensors show it as [..., B, units].
+"""How tensors and the kernels' arrays lie in memory: [..., units, B], the batch last; tensors show [..., B, units].
 
-What is one per unit (a bias, a gate's rows) then lies in one piece, a matrix multiplies from the left as torch keeps it,
-and loops run over many neighbours at once.
+What is one per unit (a bias, a gate's rows) then lies in one piece, a matrix multiplies from the left as torch keeps
+it, and loops run over many neighbours at once.
 """
 
 import numpy as np

@@ -356,7 +356,7 @@ def mix_backward(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _look_up(observation, colors, states, rows, look_scores, scores):
-    """Fill scores [B, heads * cells]: how well each visible cell answers its row's mission, from what each look scores."""
+    """Fill scores [B, heads * cells]: how well each visible cell answers its row's mission."""
     heads = look_scores.shape[1]
     cells = scores.shape[1] // heads
     looks = np.empty(cells, np.int64)

@@ -13,7 +13,7 @@ from policy.compiled.recurrence import GRUs, RecurrenceBuffers, recur, recurrenc
 
 
 class LayerBuffers:
-    """What T timesteps of B agents compute in a layer of R router and H expert hidden units, and the backward pass reads.
+    """What T timesteps of B agents compute in a layer of R router and H expert hidden units, for the backward pass too.
 
     Attributes:
         recurrence: see `RecurrenceBuffers`.

@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from basics.errors import warn

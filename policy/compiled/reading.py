@@ -30,8 +30,8 @@ class InputBuffers:
 
 
 class _Read(torch.autograd.Function):
-    """observation uint8 [T, B, 152], starts [147], mission [T, B], features and weights -> output [T, B, size], which is
-    in the buffers already."""
+    """observation uint8 [T, B, 152], starts [147], mission [T, B], features and weights -> output [T, B, size], which
+    is in the buffers already."""
 
     @staticmethod
     def forward(ctx, observation, starts, mission, of_missions, look_scores, of_scores, table, buffers):
@@ -58,7 +58,9 @@ class PackedInput:
     def __init__(self, projection: InputProjection, buffers: InputBuffers):
         self.projection, self.buffers = projection, buffers
         with torch.enable_grad():
-            self.of_features, self.of_mission, self.of_scores = projection.weight.t().contiguous().split(projection.sizes)
+            self.of_features, self.of_mission, self.of_scores = (
+                projection.weight.t().contiguous().split(projection.sizes)
+            )
             self.keys = None if projection.attention is None else self._keys()
         self.adds_rows = projection.encoder.onehot and projection.film is None
         self.fixed = [tensor.detach().numpy() for tensor in (self.of_scores, self.of_features)]
@@ -75,7 +77,9 @@ class PackedInput:
         if attention is None:
             look_scores = output.new_zeros(len(output), 0, LOOKS)
         else:
-            queries = linear(language, attention.query.weight, attention.query.bias).unflatten(-1, (attention.heads, -1))
+            queries = linear(language, attention.query.weight, attention.query.bias).unflatten(
+                -1, (attention.heads, -1)
+            )
             queries = layer_norm(queries) / queries.shape[-1] ** 0.5
             look_scores = product(queries.flatten(0, 1), self.keys.t()).unflatten(0, queries.shape[:2])
         if projection.film is None:
