@@ -14,9 +14,16 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SETTINGS = {
-    "no vectors in PyTorch": {"ATEN_CPU_CAPABILITY": "default", "OPENBLAS_CORETYPE": "Sandybridge"},
+    "no vectors in PyTorch": {
+        "ATEN_CPU_CAPABILITY": "default",
+        "MKL_CBWR": "COMPATIBLE",
+        "ONEDNN_MAX_CPU_ISA": "SSE41",
+        "OPENBLAS_CORETYPE": "Sandybridge",
+    },
     "AVX2 in PyTorch, two threads": {
         "ATEN_CPU_CAPABILITY": "avx2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
         "OPENBLAS_CORETYPE": "Haswell",
         "OMP_NUM_THREADS": "2",
         "NUMBA_NUM_THREADS": "2",
