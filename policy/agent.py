@@ -92,12 +92,7 @@ class Agent(nn.Module):
         Args:
             learn: whether gradients will flow through them.
         """
-
-        def compute(numbers: np.ndarray) -> tuple[Tensor, ...]:
-            with torch.set_grad_enabled(learn):
-                return packed.mission_features(self.project(numbers))
-
-        return MissionFeatures(compute)
+        return MissionFeatures(lambda numbers: packed.mission_features(self.project(numbers)), learn)
 
 
 def _checked(config: dict[str, Any]) -> dict[str, Any]:

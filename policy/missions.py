@@ -46,13 +46,14 @@ class MissionFeatures:
 
     Args:
         compute: mission numbers [M] -> the features, tensors [M, ...].
+        learn: whether gradients will flow through them.
 
     Attributes:
-        features: of all missions so far, differentiable; row by row as `rows` said.
+        features: of all missions so far, row by row as `rows` said.
     """
 
-    def __init__(self, compute: Callable[[np.ndarray], tuple[Tensor, ...]]):
-        self.compute = compute
+    def __init__(self, compute: Callable[[np.ndarray], tuple[Tensor, ...]], learn: bool):
+        self.compute, self.learn = compute, learn
         self.features: tuple[Tensor, ...] = ()
         self._row_of: dict[int, int] = {}
 
@@ -60,9 +61,10 @@ class MissionFeatures:
         """Return which rows of the features missions [N] have, int64 [N]; the features grow by those that are new."""
         new = [number for number in dict.fromkeys(numbers.tolist()) if number not in self._row_of]
         if new:
-            features = self.compute(np.array(new))
-            if self._row_of:
-                features = tuple(torch.cat(pair) for pair in zip(self.features, features, strict=True))
-            self.features = features
+            with torch.set_grad_enabled(self.learn):
+                features = self.compute(np.array(new))
+                if self._row_of:
+                    features = tuple(torch.cat(pair) for pair in zip(self.features, features, strict=True))
+                self.features = features
             self._row_of |= zip(new, range(len(self._row_of), len(self._row_of) + len(new)), strict=True)
         return np.fromiter((self._row_of[number] for number in numbers.tolist()), np.int64, len(numbers))
