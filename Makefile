@@ -14,8 +14,9 @@ demo: .venv/ready
 	$(BIN)/python routing_viz.py --checkpoint checkpoints/$(DEMO_TASK)/trial_0/checkpoint_final.pt
 	$(BIN)/python cross_task_viz.py
 
+# As many tests side by side as there are processors, up to 8: each process needs half a gigabyte
 test: .venv/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
 # BUDGET env-steps per run; interrupted, the same command goes on where it stopped
 study: .venv/ready

@@ -298,7 +298,7 @@ def settled_encoder(config: Mapping[str, Any]) -> list[str]:
     """Return the flags that pin a run to the encoder in the image, and forbid it to look for another."""
     encoder = config["lang_encoder"]
     if encoder == KEYS["lang_encoder"].default and ENCODER_FILE.exists():
-        encoder = ENCODER_FILE.read_text()
+        encoder = ENCODER_FILE.read_text(encoding="utf-8")
     return flags({"lang_encoder": encoder, "lang_fallback": None})
 
 
@@ -361,7 +361,7 @@ def train_run(script: str, arguments: list[str], folder: str = VOLUME_FOLDER) ->
             return Outcome("done")
         place = paths.run_dir(CHECKPOINT_DIR, config["task_id"], config["trial"], config["seed"])
         place.mkdir(parents=True, exist_ok=True)
-        with open(place / LOG_FILE, "a") as log:
+        with open(place / LOG_FILE, "a", encoding="utf-8") as log:
             begins = log.tell()
             command = [sys.executable, str(ROOT / script), *arguments, *resume]
             process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)

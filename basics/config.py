@@ -122,7 +122,7 @@ def _sizes(value: Any) -> list | None:
 
 def load_keys(path: Path = CONFIG_PATH) -> dict[str, Key]:
     """Return config.yaml's keys by name, in its order, defaults checked against their own types."""
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     keys = {}
     described = {match["name"]: match for match in map(_LINE.match, text.splitlines()) if match}
     for name, default in yaml.safe_load(text).items():
@@ -158,7 +158,7 @@ def read_config_file(path: str, keys: Mapping[str, Key]) -> dict[str, Any]:
         UserError: it cannot be read, is no YAML mapping, or sets unknown keys or impossible values.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text())
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read the config file {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

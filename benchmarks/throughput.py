@@ -207,7 +207,10 @@ def plain_evaluation(agent: Agent, task_id: str, num_episodes: int) -> float:
             done, timestep = bool(terminated[0] or truncated[0]), timestep + 1
     import json
 
-    with tempfile.TemporaryDirectory() as folder, open(Path(folder) / "routing_data.json", "w") as file:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        open(Path(folder) / "routing_data.json", "w", encoding="utf-8") as file,
+    ):
         json.dump({"routing_data": entries}, file)
     return (time.perf_counter() - began) / num_episodes
 

@@ -303,9 +303,9 @@ def test_a_cache_of_another_checkpoint_stays(tmp_path, monkeypatch):
     tables.upsert_result(modal_app.result_path(paths.checkpoint_ref(remote)), row)
     monkeypatch.chdir(home)
     modal_app.merge(folder_files(cloud))
-    assert json.loads(Path(cache).read_text())["checkpoint_path"] == local
+    assert json.loads(Path(cache).read_text(encoding="utf-8"))["checkpoint_path"] == local
     merged = tables.read_result_rows(paths.RESULTS_PATH)[0]["routing_cache"]
-    assert json.loads(Path(merged).read_text())["checkpoint_path"] == remote
+    assert json.loads(Path(merged).read_text(encoding="utf-8"))["checkpoint_path"] == remote
 
 
 def test_the_table_says_what_became_of_every_run(tmp_path):

@@ -15,7 +15,7 @@ from study import STUDIES, Run
 
 ROOT = Path(__file__).parent.parent
 TASK = "BabyAI-GoToObj-v0"
-SMALL = ["--tasks", TASK, "--seeds", "1", "--jobs", "2"]
+SMALL = ["--tasks", TASK, "--seeds", "1", "--jobs", "2", "--num_episodes", "12"]
 
 
 def study(folder):
@@ -47,6 +47,7 @@ def test_what_fails_is_named_the_rest_goes_on_and_nothing_is_trained_twice(tmp_p
     assert [row[1] for row in rows] == names
     results = tables.read_results(tmp_path / "evaluation_results.csv").sort_values("trial")
     lesions = tables.read_results(tmp_path / "evaluation_results_lesions.csv").sort_values("trial")
+    assert (results["num_episodes"] == 12).all()
     assert results["trial"].tolist() == [0, 1, 2] and lesions["trial"].tolist() == [0, 1]
     for row, success, lpc in zip(rows, results["success_rate"], results["mean_lpc"], strict=True):
         assert row[3].startswith(f"{100 * success:.1f} (")
