@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -12,6 +11,7 @@ import time
 from pathlib import Path
 
 import modal
+import psutil
 import pytest
 
 import modal_app
@@ -217,8 +217,9 @@ def test_a_killed_process_is_for_modal_to_retry(tmp_path):
     def kill():
         while not list((tmp_path / run.folder).glob("checkpoint_*.pt")):
             time.sleep(0.1)
-        found = subprocess.run(["pgrep", "-P", str(os.getpid()), "-f", str(ROOT / run.script)], capture_output=True)
-        os.kill(int(found.stdout.split()[0]), signal.SIGTERM)
+        children = psutil.Process().children()
+        (training,) = (child for child in children if str(ROOT / run.script) in child.cmdline())
+        training.terminate()
 
     thread = threading.Thread(target=kill)
     thread.start()

@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -76,11 +77,19 @@ def test_a_disk_that_takes_no_more_is_an_error_for_people_and_the_old_file_stays
     assert path.read_text() == "old" and os.listdir(tmp_path) == [path.name]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_without_permission_is_named(tmp_path):
-    tmp_path.chmod(0o500)
-    with pytest.raises(ArtifactError, match=r"results.csv: cannot be written"):
-        tables.upsert_result(tmp_path / "results.csv", {"checkpoint_path": "a.pt"})
+    tables.upsert_result(tmp_path / "results.csv", row())
+    with tempfile.TemporaryDirectory() as folder:  # where others may look in, too
+        os.chmod(folder, 0o555)
+        user = os.geteuid()
+        if user == 0:  # root may write everywhere: become nobody
+            os.seteuid(65534)
+        try:
+            with pytest.raises(ArtifactError, match=r"results.csv: cannot be written: Permission denied"):
+                tables.upsert_result(Path(folder, "results.csv"), row())
+        finally:
+            os.seteuid(user)
+            os.chmod(folder, 0o700)
 
 
 def test_a_link_stays_a_link(tmp_path):
