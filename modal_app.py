@@ -433,7 +433,8 @@ def fetch(there: Files, source: str, target: Path | str) -> None:
     """Copy one file here, with the time of its last change."""
     with files.atomic_write(target, "wb") as file:
         file.writelines(there.read(source))
-    os.utime(target, (there.changed_at[source],) * 2)
+    changed_at = there.changed_at[source]
+    os.utime(target, (changed_at, changed_at))
 
 
 def merge(there: Files) -> tuple[int, int]:

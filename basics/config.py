@@ -188,7 +188,7 @@ class Parser(argparse.ArgumentParser):
         return parsed
 
 
-def config_parser(description: str, without: Iterable[str] = ()) -> Parser:
+def config_parser(description: str | None, without: Iterable[str] = ()) -> Parser:
     """Return a parser with `--config` and one flag per key of config.yaml, except those that this script leaves out."""
     parser = Parser(description=description)
     parser.add_argument("--config", metavar="PATH", help="a YAML file that sets some of the keys below")

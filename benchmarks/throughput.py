@@ -64,7 +64,7 @@ class PlainTrainer:
         self.state = self.agent.policy.initial_state(config["num_envs"])
 
     def update(self) -> None:
-        loss = 0.0
+        loss = torch.zeros(())
         for _ in range(self.config["unroll_len"]):
             numbers = self.agent.missions.lookup(self.infos["mission"])
             language = self.agent.lang_proj(self.agent.missions.embeddings[numbers])
@@ -118,7 +118,7 @@ def prepare(task_id: str, train_levels: int) -> None:
     bank.close()
 
 
-def steps_per_second(update: Callable[[], None], env_steps: int, seconds: float) -> float:
+def steps_per_second(update: Callable[[], object], env_steps: int, seconds: float) -> float:
     """Call `update`, of `env_steps` env-steps each, for about `seconds`; return env-steps per second."""
     began, updates = time.perf_counter(), 0
     while time.perf_counter() - began < seconds or updates == 0:
@@ -282,7 +282,7 @@ def measure_env(task_id: str, rounds: int, seconds: float) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--tasks", nargs="+", default=TASKS)
     parser.add_argument("--parts", nargs="+", default=["training", "evaluation", "env"])
     parser.add_argument("--rounds", type=int, default=3)

@@ -508,7 +508,7 @@ def check_writable(folder: Path) -> None:
         raise UserError(f"cannot write to {folder}: {error.strerror}. Choose another --checkpoint_dir") from None
 
 
-def train_from_command_line(description: str, without: Iterable[str]) -> int:
+def train_from_command_line(description: str | None, without: Iterable[str]) -> int:
     """Read the command line of train.py or train_mop.py, and train.
 
     Args:
