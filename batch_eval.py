@@ -202,9 +202,7 @@ def is_unchanged(path: Path, row: dict[str, str]) -> bool:
         return False
 
 
-def choose_cache_paths(
-    refs: Sequence[CheckpointRef], cache_dir: Path, lesion: Lesion
-) -> dict[CheckpointRef, Path | None]:
+def choose_cache_paths(refs: Sequence[CheckpointRef], cache_dir: Path, lesion: Lesion) -> dict[CheckpointRef, Path]:
     """Return where each checkpoint's routing cache belongs.
 
     The same task, trial and seed may exist under two roots (trained here, and on Modal). The first of them has the
@@ -291,7 +289,8 @@ def run_in_workers(jobs: Sequence[Job], settings: Settings, on_episodes: Callabl
         for _ in range(min(num_workers, len(jobs))):
             start_worker()
         while running:
-            for connection in multiprocessing.connection.wait(list(running)):
+            ready = multiprocessing.connection.wait(list(running))
+            for connection in [each for each in running if each in ready]:
                 process, job = running[connection]
                 try:
                     message = connection.recv()

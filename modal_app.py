@@ -385,6 +385,8 @@ def evaluate_checkpoint(path: str, num_episodes: int, backend: str = "fast", fol
 
     with contextlib.chdir(folder):
         ref = paths.checkpoint_ref(path)
+        if ref is None:
+            return Outcome("failed", f"{path}: not a place for checkpoints (<task_id>/trial_<N>/checkpoint_final.pt)")
         job = batch_eval.Job(ref, paths.routing_cache_path(paths.CACHE_DIR, ref))
         settings = batch_eval.Settings(result_path(ref), num_episodes, NUM_ENVS, backend, None, Lesion())
         reason = batch_eval.attempt(job, settings, lambda episodes: None)
@@ -462,9 +464,8 @@ def merge(there: Files) -> tuple[int, int]:
                 known = ours.get(tables.result_key(row))
                 if known is not None and known.get("evaluated_at", "") >= row["evaluated_at"]:
                     continue
-                cache = row["routing_cache"]
-                if cache in there.changed_at:
-                    ref = paths.checkpoint_ref(row["checkpoint_path"])
+                cache, ref = row["routing_cache"], paths.checkpoint_ref(row["checkpoint_path"])
+                if ref is not None and cache in there.changed_at:
                     here = choose_cache_paths([ref], Path(paths.CACHE_DIR), Lesion())[ref]
                     fetch(there, cache, here)
                     row["routing_cache"] = str(here)
@@ -642,7 +643,7 @@ download.local_entrypoint()(download_main)
 def dry_run_from_command_line() -> None:
     """Take the arguments that `modal run modal_app.py` takes, and say what that would do, without Modal."""
     parser = Parser(description=__doc__)
-    for parameter in inspect.signature(main.info.raw_f).parameters.values():
+    for parameter in inspect.signature(main.info.raw_f).parameters.values():  # pyright: ignore[reportArgumentType]
         flag = f"--{parameter.name.replace('_', '-')}"
         if parameter.annotation is bool:
             parser.add_argument(flag, default=parameter.default, action=argparse.BooleanOptionalAction)

@@ -207,13 +207,14 @@ def table(study: Study, folder: Path) -> str:
     lesions = tables.read_results(lesions_path).set_index("checkpoint_path") if lesions_path.exists() else None
     order = {f"BabyAI-{level}-v0": place for place, level in enumerate(LEVELS)}
     rows = []
-    for (task_id, trial), runs in results.groupby(["task_id", "trial"]):
+    for _, runs in results.groupby(["task_id", "trial"]):
+        task_id, trial = runs["task_id"].iloc[0], int(runs["trial"].iloc[0])
         success = runs["success_rate"]
         low, high = wilson_interval(success.mean(), int(runs["num_episodes"].min()))
         steps, minutes = zip(*map(training_cost, runs["checkpoint_path"]), strict=True)
         row = {
             "level": short_task(task_id),
-            "policy": study.variants[int(trial)].name,
+            "policy": study.variants[trial].name,
             "seeds": str(len(runs)),
             "success, %": f"{percent(success.mean())} ({percent(low)}-{percent(high)};"
             f" {percent(success.min())}-{percent(success.max())})",

@@ -27,7 +27,7 @@ from basics import files
 from basics.config import load_keys
 from eval_mop import evaluate
 from fast_babyai.level_bank import LevelBank
-from fast_babyai.reference import EVAL_SEED_OFFSET, make_vec_env
+from fast_babyai.reference import EVAL_SEED_OFFSET, BabyAIVectorEnv, make_vec_env
 from mixture_of_experts import compute_lpc, reset_state
 from policy.agent import Agent
 from policy.input import observation_vector
@@ -181,7 +181,7 @@ class UntrainedAgents:
 @torch.no_grad()
 def plain_evaluation(agent: Agent, task_id: str, num_episodes: int) -> float:
     """Evaluate one episode after the other, entry by entry, cache included; return seconds per episode."""
-    env = make_vec_env(task_id, 1, backend="minigrid", expert=False, autoreset=False)
+    env = BabyAIVectorEnv(task_id, 1, expert=False, autoreset=False)
     began, entries = time.perf_counter(), []
     for episode in range(num_episodes):
         observations, infos = env.reset(seed=[EVAL_SEED_OFFSET + episode])
@@ -245,20 +245,21 @@ def env_rate(task_id: str, expert: bool, num_envs: int, seconds: float) -> float
     """Return steps per second of the compiled environment on one thread, with random actions."""
     import numba
 
+    num_threads = numba.get_num_threads()
     numba.set_num_threads(1)
     env = make_vec_env(task_id, num_envs, expert=expert, train_levels=TRAIN_LEVELS)
     env.reset(seed=0)
     actions = np.random.default_rng(0).integers(0, 7, (64, num_envs))
     turn = iter(range(10**9))
     rate = steps_per_second(lambda: env.step(actions[next(turn) % 64]), num_envs, seconds)
-    numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)
+    numba.set_num_threads(num_threads)
     return rate
 
 
 def envpool_rate(task_id: str, num_envs: int, seconds: float) -> float | None:
     """Return the same of EnvPool's BabyAI on one thread, None where envpool is not installed or lacks the task."""
     try:
-        import envpool
+        import envpool  # pyright: ignore[reportMissingImports]  (whoever has it)
     except ImportError:
         return None
     if task_id not in envpool.list_all_envs():

@@ -207,6 +207,8 @@ def test_a_damaged_checkpoint_fails_alone(tmp_path):
     (tmp_path / path).write_bytes(b"nothing")
     outcome = evaluate_checkpoint.local(path, 3, "minigrid", str(tmp_path))
     assert outcome.state == "failed" and "checkpoint" in outcome.reason
+    outcome = evaluate_checkpoint.local("modal_checkpoints/best.pt", 3, "minigrid", str(tmp_path))
+    assert outcome.state == "failed" and outcome.reason.startswith("modal_checkpoints/best.pt: not a place")
 
 
 def test_a_killed_process_is_for_modal_to_retry(tmp_path):
