@@ -15,11 +15,22 @@ from study import STUDIES, Run
 
 ROOT = Path(__file__).parent.parent
 TASK = "BabyAI-GoToObj-v0"
-SMALL = ["--tasks", TASK, "--seeds", "1", "--jobs", "2", "--num_episodes", "12"]
+SMALL = ["--tasks", TASK, "--seeds", "1", "--num_episodes", "12"]
 
 
 def study(folder):
-    command = [sys.executable, ROOT / "study.py", "levels", *SMALL, "--budget", "640", "--folder", folder]
+    command = [
+        sys.executable,
+        ROOT / "study.py",
+        "levels",
+        *SMALL,
+        "--jobs",
+        "1",
+        "--budget",
+        "640",
+        "--folder",
+        folder,
+    ]
     return subprocess.run(command, capture_output=True, text=True)
 
 
@@ -58,7 +69,18 @@ def test_what_fails_is_named_the_rest_goes_on_and_nothing_is_trained_twice(tmp_p
 
 
 def test_interrupted_it_saves_and_goes_on_where_it_stopped(tmp_path):
-    command = [sys.executable, ROOT / "study.py", "levels", *SMALL, "--budget", "1e7", "--folder", tmp_path]
+    command = [
+        sys.executable,
+        ROOT / "study.py",
+        "levels",
+        *SMALL,
+        "--jobs",
+        "2",
+        "--budget",
+        "1e7",
+        "--folder",
+        tmp_path,
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     metrics = tmp_path / "checkpoints" / TASK / "trial_0" / "seed_0" / paths.METRICS_FILE
     while not metrics.exists():
