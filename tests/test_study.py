@@ -18,19 +18,15 @@ TASK = "BabyAI-GoToObj-v0"
 SMALL = ["--tasks", TASK, "--seeds", "1", "--num_episodes", "12"]
 
 
+@pytest.fixture(autouse=True)
+def no_hub(monkeypatch):
+    """The encoder of config.yaml's choice would be downloaded where there is a network."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
 def study(folder):
-    command = [
-        sys.executable,
-        ROOT / "study.py",
-        "levels",
-        *SMALL,
-        "--jobs",
-        "1",
-        "--budget",
-        "640",
-        "--folder",
-        folder,
-    ]
+    flags = ["--jobs", "1", "--budget", "640", "--folder", folder]
+    command = [sys.executable, ROOT / "study.py", "levels", *SMALL, *flags]
     return subprocess.run(command, capture_output=True, text=True)
 
 
