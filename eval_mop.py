@@ -156,6 +156,7 @@ class Actor(Protocol):
 
     def act(self, observations: dict[str, np.ndarray], infos: dict) -> tuple[np.ndarray, list[np.ndarray]]:
         """Return actions [N], and per layer the router weights [N, E] that led to them."""
+        ...
 
 
 class PolicyActor:
@@ -297,7 +298,7 @@ def play(actor: Actor, env: EvalVectorEnv, on_episodes: Callable[[int], object] 
 
 
 def main() -> None:
-    parser = Parser(description=__doc__.split("\n\n")[0])
+    parser = Parser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--checkpoint", required=True, metavar="PATH", help="the checkpoint_*.pt to evaluate")
     parser.add_argument("--task_id", help="play another task than the checkpoint was trained on")
     parser.add_argument("--max_steps", type=positive, help="step limit of an episode [default: as in training]")
