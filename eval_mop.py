@@ -198,6 +198,8 @@ class PolicyActor:
                 self.activations[place],
                 rule=self.rule,
             )
+            if not output.logits.isfinite().all():
+                raise UserError("what this policy computes are no finite numbers: there is nothing to evaluate")
             self.state[place] = output.state
             actions.append(output.logits.argmax(-1).numpy())
             weights.append([layer.numpy() for layer in output.used_routing])
