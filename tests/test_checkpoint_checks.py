@@ -39,7 +39,7 @@ CONFIGS = [
     {"expert_hidden_sizes": [[10**9]]}, {"expert_hidden_sizes": nested(40)}, {"expert_hidden_sizes": [[]]},
     {"expert_hidden_sizes": [[0] * 5000]}, {"lr": float("nan")}, {"lang_encoder": "a\0b"},
     {"task_id": "../up"}, {"task_id": None}, {"trial": nested(40)}, {"seed": 2**70}, {"checkpoint_dir": "a\rb"},
-    {"lang_encoder": "x" * 10**6}, {1: 2}, {"a\nb": 2}, {"obs_encoding": None}, {"obs_encoding": "onehot2"}, {"lang_dim": [32]},
+    {"lang_encoder": "x" * 10**6}, {"a\nb": 2}, {"obs_encoding": None}, {"obs_encoding": "onehot2"}, {"lang_dim": [32]},
 ]  # fmt: skip
 
 
