@@ -37,7 +37,7 @@ from basics import files
 from basics.config import POLICIES, Parser, config_parser, load_keys, near_keys, parse_config
 from basics.errors import UserError, did_you_mean, run_script, warn
 from basics.plain_yaml import MOST_DIGITS, parse_yaml
-from results import checkpoints, paths, tables
+from results import paths, tables
 from results.eval_options import NUM_ENVS, NUM_EPISODES, Lesion
 
 ROOT = Path(__file__).parent
@@ -301,14 +301,14 @@ def resume_flags(config: dict[str, Any], given: Sequence[str]) -> list[str] | No
     Raises:
         UserError: what lies there is a run with other settings, or cannot be read.
     """
-    from training.run import last_checkpoint, resumed_config
+    from training.resuming import newest_checkpoint, resumed_config, updates_done
 
-    last = last_checkpoint(config)
-    if last is None:
+    newest = newest_checkpoint(config)
+    if newest is None:
         return []
-    checkpoint = checkpoints.load_checkpoint(last.path)
-    resumed_config(config, given, checkpoint, last.path)
-    return ["--resume"] if checkpoint["resume_state"]["update"] < config["num_updates"] else None
+    path, checkpoint = newest
+    resumed_config(config, given, checkpoint, path)
+    return ["--resume"] if updates_done(checkpoint) < config["num_updates"] else None
 
 
 def settled_encoder(config: Mapping[str, Any]) -> list[str]:

@@ -25,7 +25,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from basics.config import POLICIES, load_keys
-from basics.errors import UserError, run_script
+from basics.errors import PARENT, UserError, run_script
 from plotting.cross_task import seed_agreement, short_task, wilson_interval
 from results import paths, routing_caches, tables
 
@@ -154,11 +154,18 @@ class Run(NamedTuple):
         command += [part for name, value in flags.items() for part in (f"--{name}", str(value))]
         if any(folder.glob("checkpoint_*.pt")):
             command.append("--resume")
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=child_environment()
+        )
         running.add(process)
         _, errors = process.communicate()
         running.discard(process)
         return "" if process.returncode == 0 else (errors.strip().splitlines() or [f"status {process.returncode}"])[-1]
+
+
+def child_environment() -> dict[str, str]:
+    """Return the environment of a script that is to end, and save what it has, when this process is gone."""
+    return os.environ | {PARENT: str(os.getpid())}
 
 
 def train_all(runs: list[Run], checkpoint_dir: Path, budget: float, jobs: int) -> list[str]:
@@ -192,7 +199,9 @@ def evaluate_all(study: Study, folder: Path, jobs: int) -> bool:
         lesion = ["--disable_experts", LARGEST, "--skip_routing"]
         commands += [[*batch_eval, *lesion, "--trial", str(trial)] for trial in mixtures]
     commands += [[sys.executable, HERE / "cross_task_viz.py", *results, "--plots_dir", folder / "plots"]]
-    statuses = [subprocess.run(command, stdout=subprocess.DEVNULL).returncode for command in commands]
+    statuses = [
+        subprocess.run(command, stdout=subprocess.DEVNULL, env=child_environment()).returncode for command in commands
+    ]
     return not any(statuses)
 
 
