@@ -74,7 +74,7 @@ _CHECKPOINT_PATTERN = re.compile(
 def checkpoint_ref(path: os.PathLike | str) -> CheckpointRef | None:
     """Return what a checkpoint's path says about it, None when it is not laid out as `checkpoint_path` does."""
     match = _CHECKPOINT_PATTERN.fullmatch(Path(path).as_posix())
-    if match is None or not is_name(match["task_id"]) or any(len(number or "") > 19 for number in match.groups()[1:]):
+    if match is None or match["task_id"] in (".", "..") or any(len(number or "") > 19 for number in match.groups()[1:]):
         return None
     seed, update = match["seed"], match["update"]
     return CheckpointRef(
