@@ -4,6 +4,7 @@ BIN := .venv/bin
 DEMO_TASK := BabyAI-GoToObj-v0
 BUDGET := 2e6
 SEEDS := 2
+TESTS :=
 
 .PHONY: demo test study lint clean
 
@@ -14,8 +15,9 @@ demo: .venv/ready
 	$(BIN)/python routing_viz.py --checkpoint checkpoints/$(DEMO_TASK)/trial_0/checkpoint_final.pt
 	$(BIN)/python cross_task_viz.py
 
+# As many tests side by side as there are processors, up to 8: each process needs half a gigabyte
 test: .venv/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal $(TESTS)
 
 # BUDGET env-steps per run; interrupted, the same command goes on where it stopped
 study: .venv/ready
@@ -23,6 +25,8 @@ study: .venv/ready
 
 lint: .venv/ready
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	$(BIN)/marimo check --strict routing_viz.py cross_task_viz.py
 
 .venv/ready: requirements.txt

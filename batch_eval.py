@@ -17,7 +17,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -207,9 +207,7 @@ def is_unchanged(path: Path, row: dict[str, str]) -> bool:
         return False
 
 
-def choose_cache_paths(
-    refs: Sequence[CheckpointRef], cache_dir: Path, lesion: Lesion
-) -> dict[CheckpointRef, Path | None]:
+def choose_cache_paths(refs: Sequence[CheckpointRef], cache_dir: Path, lesion: Lesion) -> dict[CheckpointRef, Path]:
     """Return where each checkpoint's routing cache belongs.
 
     The same task, trial and seed may exist under two roots (trained here, and on Modal). The first of them has the
@@ -254,7 +252,10 @@ def attempt(job: Job, settings: Settings, on_episodes: Callable[[int], object]) 
     return None
 
 
-def run_here(jobs: Sequence[Job], settings: Settings, on_episodes: Callable) -> Iterator[tuple[Job, str | None]]:
+Outcomes = Generator[tuple[Job, str | None], None, None]  # a checkpoint, and why it could not be evaluated or None
+
+
+def run_here(jobs: Sequence[Job], settings: Settings, on_episodes: Callable) -> Outcomes:
     """Evaluate one checkpoint after the other; yield each with the reason why it failed, or None."""
     for job in jobs:
         yield job, attempt(job, settings, on_episodes)
@@ -267,9 +268,7 @@ def _work(connection: multiprocessing.connection.Connection, settings: Settings)
             connection.send((attempt(connection.recv(), settings, connection.send),))
 
 
-def run_in_workers(
-    jobs: Sequence[Job], settings: Settings, on_episodes: Callable, num_workers: int
-) -> Iterator[tuple[Job, str | None]]:
+def run_in_workers(jobs: Sequence[Job], settings: Settings, on_episodes: Callable, num_workers: int) -> Outcomes:
     """As `run_here`, in `num_workers` processes. A process that dies costs the checkpoint it had, and is replaced."""
     context = multiprocessing.get_context("spawn")
     waiting = list(reversed(jobs))
@@ -298,7 +297,8 @@ def run_in_workers(
         for _ in range(min(num_workers, len(jobs))):
             start_worker()
         while running:
-            for connection in multiprocessing.connection.wait(list(running)):
+            ready = multiprocessing.connection.wait(list(running))
+            for connection in [each for each in running if each in ready]:
                 process, job = running[connection]
                 try:
                     message = connection.recv()

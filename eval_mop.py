@@ -7,6 +7,7 @@ The levels are the first `num_episodes` evaluation levels of the task that the B
 every number that comes out, is the same for any `num_envs` and in every run. Success means reward > 0.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -19,10 +20,10 @@ from tqdm import tqdm
 from basics.config import Parser, legacy_config
 from basics.errors import UserError, run_script
 from fast_babyai.reference import EVAL_SEED_OFFSET, MAX_UNSOLVABLE_IN_A_ROW, make_vec_env, unsolvable_task
-from mixture_of_experts import RoutingRule, compute_lpc
+from mixture_of_experts import compute_lpc
 from policy.agent import Agent, load_agent
-from policy.input import OBSERVATION_SIZE, observation_vector
-from policy.language import one_thread
+from policy.input import observation_vector
+from policy.recurrent_policy import RoutingRule
 from results.checkpoints import load_checkpoint
 from results.eval_options import NUM_ENVS, NUM_EPISODES, Lesion, add_evaluation_flags, positive
 from results.routing_data import RoutingData
@@ -151,60 +152,35 @@ class EvalVectorEnv(VectorWrapper):
 class Actor(Protocol):
     """Whoever plays: a trained agent, the bot itself, ..."""
 
-    expert_hidden_sizes: Sequence[Sequence[int]]  # per layer, its experts' hidden sizes; empty without routers
+    expert_costs: Sequence[Sequence[float]]  # per layer, its experts' costs; empty without routers
 
     def act(self, observations: dict[str, np.ndarray], infos: dict) -> tuple[np.ndarray, list[np.ndarray]]:
         """Return actions [N], and per layer the router weights [N, E] that led to them."""
+        ...
 
 
 class PolicyActor:
-    """An agent's greedy actions in N environments.
-
-    The policy always runs on POLICY_BATCH agents, padded or in several batches, and each mission is projected alone: a
-    matrix product may come out different in its last bit for another batch size, and then so might a decision.
-    """
+    """An agent's greedy actions in N environments; what one agent does depends on no other."""
 
     def __init__(self, agent: Agent, num_envs: int, rule: RoutingRule | None = None):
-        self.agent, self.num_envs, self.rule = agent, num_envs, rule
-        self.expert_hidden_sizes = agent.expert_hidden_sizes
-        padded = -(-num_envs // POLICY_BATCH) * POLICY_BATCH
-        self.batches = [slice(start, start + POLICY_BATCH) for start in range(0, padded, POLICY_BATCH)]
-        self.observation = torch.zeros(padded, OBSERVATION_SIZE, dtype=torch.uint8)
-        self.keep = torch.ones(padded)
-        self.state = [agent.policy.initial_state(POLICY_BATCH) for _ in self.batches]
-        self.activations = [agent.empty_activations(1, POLICY_BATCH) for _ in self.batches]
-        with torch.no_grad():
-            self.joined = agent.policy.join()
-            nothing = torch.zeros(padded, agent.lang_proj.out_features)
-            self.told = agent.policy.tell(nothing, self.joined)
-        if self.activations[0] is not None:
-            self.joined = self.joined.as_arrays()
+        self.agent, self.rule = agent, rule
+        self.expert_costs = agent.policy.expert_costs
+        self.policy = agent.fast_policy.pack(1, num_envs)
+        self.state = agent.policy.initial_state(num_envs)
 
     @torch.no_grad()
     def act(self, observations: dict[str, np.ndarray], infos: dict) -> tuple[np.ndarray, list[np.ndarray]]:
-        self.observation[: self.num_envs] = torch.from_numpy(observation_vector(observations))
-        self.keep[: self.num_envs] = torch.from_numpy(~infos["episode_start"])
-        for index in np.flatnonzero(infos["episode_start"]):
-            number = self.agent.missions.lookup([infos["mission"][index]])
-            self.told.put(slice(index, index + 1), self.agent.policy.tell(self.agent.project(number), self.joined))
-        actions, weights = [], []
-        for place, rows in enumerate(self.batches):
-            output = self.agent.step(
-                self.observation[rows],
-                self.told.take(rows),
-                self.state[place],
-                self.keep[rows],
-                self.joined,
-                self.activations[place],
-                rule=self.rule,
-            )
-            if not output.logits.isfinite().all():
-                raise UserError("what this policy computes are no finite numbers: there is nothing to evaluate")
-            self.state[place] = output.state
-            actions.append(output.logits.argmax(-1).numpy())
-            weights.append([layer.numpy() for layer in output.used_routing])
-        layers = [np.concatenate(layer)[: self.num_envs] for layer in zip(*weights, strict=True)]
-        return np.concatenate(actions)[: self.num_envs], layers
+        observation = torch.from_numpy(observation_vector(observations))
+        not_done = torch.from_numpy((~infos["episode_start"]).astype(np.float32))
+        if infos["episode_start"].any():
+            features = self.agent.mission_features(self.policy, learn=False)
+            self.rows = torch.from_numpy(features.rows(self.agent.missions.lookup(infos["mission"])))
+            self.features = features.features
+        output = self.policy.step(0, observation, self.features, self.rows, self.state, not_done, self.rule)
+        if not output.logits.isfinite().all():
+            raise UserError("what this policy computes are no finite numbers: there is nothing to evaluate")
+        self.state = output.state
+        return output.logits.numpy().argmax(-1), [layer.numpy() for layer in output.used_routing]
 
 
 class Record:
@@ -273,8 +249,7 @@ def evaluate(
     num_envs = min(num_envs, num_episodes)
     env = EvalVectorEnv(task_id, num_envs, num_episodes, max_steps=max_steps, backend=backend)
     try:
-        with one_thread():  # the policy is small: threads would wait for each other, and change last digits
-            return play(PolicyActor(agent, num_envs, rule), env, on_episodes)
+        return play(PolicyActor(agent, num_envs, rule), env, on_episodes)
     finally:
         env.close()
 
@@ -308,7 +283,7 @@ def play(actor: Actor, env: EvalVectorEnv, on_episodes: Callable[[int], object] 
     weights = [layer[order] for layer in weights]
     lpc = np.full(len(order), np.nan, np.float32)
     if weights:
-        lpc = compute_lpc([torch.from_numpy(layer) for layer in weights], actor.expert_hidden_sizes).numpy()
+        lpc = compute_lpc([torch.from_numpy(layer) for layer in weights], actor.expert_costs).numpy()
     episode = np.searchsorted(seeds, level_seed[order])
     routing_data = RoutingData(
         episode, timestep[order], position[order], weights, lpc, carrying[order], action[order], episodes
@@ -316,16 +291,16 @@ def play(actor: Actor, env: EvalVectorEnv, on_episodes: Callable[[int], object] 
 
     path_ratios = [episode["num_steps"] / episode["bot_steps"] for episode in episodes if episode["success"]]
     metrics = {
-        "success_rate": float(np.mean([episode["success"] for episode in episodes])),
-        "path_ratio": float(np.mean(path_ratios)) if path_ratios else float("nan"),
-        "mean_lpc": float(np.mean(lpc, dtype=np.float64)),
+        "success_rate": math.fsum(episode["success"] for episode in episodes) / len(episodes),
+        "path_ratio": math.fsum(path_ratios) / len(path_ratios) if path_ratios else math.nan,
+        "mean_lpc": math.fsum(lpc.tolist()) / len(lpc),
         "bot_plan_failures": env.bot_plan_failures,
     }
     return Evaluation(metrics, routing_data)
 
 
 def main() -> None:
-    parser = Parser(description=__doc__.split("\n\n")[0])
+    parser = Parser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--checkpoint", required=True, metavar="PATH", help="the checkpoint_*.pt to evaluate")
     parser.add_argument("--task_id", help="play another task than the checkpoint was trained on")
     parser.add_argument("--max_steps", type=positive, help="step limit of an episode [default: as in training]")

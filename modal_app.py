@@ -315,7 +315,7 @@ def settled_encoder(config: Mapping[str, Any]) -> list[str]:
     """Return the flags that pin a run to the encoder in the image, and forbid it to look for another."""
     encoder = config["lang_encoder"]
     if encoder == KEYS["lang_encoder"].default and ENCODER_FILE.exists():
-        encoder = ENCODER_FILE.read_text()
+        encoder = ENCODER_FILE.read_text(encoding="utf-8")
     return flags({"lang_encoder": encoder, "lang_fallback": None})
 
 
@@ -378,7 +378,7 @@ def train_run(script: str, arguments: list[str], folder: str = VOLUME_FOLDER) ->
             return Outcome("done")
         place = paths.run_dir(CHECKPOINT_DIR, config["task_id"], config["trial"], config["seed"])
         place.mkdir(parents=True, exist_ok=True)
-        with open(place / LOG_FILE, "a") as log:
+        with open(place / LOG_FILE, "a", encoding="utf-8") as log:
             begins = log.tell()
             command = [sys.executable, str(ROOT / script), *arguments, *resume]
             process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
@@ -402,6 +402,8 @@ def evaluate_checkpoint(path: str, num_episodes: int, backend: str = "fast", fol
 
     with contextlib.chdir(folder):
         ref = paths.checkpoint_ref(path)
+        if ref is None:
+            return Outcome("failed", f"{path}: not a place for checkpoints (<task_id>/trial_<N>/checkpoint_final.pt)")
         job = batch_eval.Job(ref, paths.routing_cache_path(paths.CACHE_DIR, ref))
         settings = batch_eval.Settings(result_path(ref), num_episodes, NUM_ENVS, backend, None, Lesion())
         reason = batch_eval.attempt(job, settings, lambda episodes: None)
@@ -450,7 +452,8 @@ def fetch(there: Files, source: str, target: Path | str) -> None:
     """Copy one file here, with the time of its last change."""
     with files.atomic_write(target, "wb") as file:
         file.writelines(there.read(source))
-    os.utime(target, (there.changed_at[source],) * 2)
+    changed_at = there.changed_at[source]
+    os.utime(target, (changed_at, changed_at))
 
 
 def merge(there: Files) -> tuple[int, int]:
@@ -662,7 +665,7 @@ download.local_entrypoint()(download_main)
 def dry_run_from_command_line() -> None:
     """Take the arguments that `modal run modal_app.py` takes, and say what that would do, without Modal."""
     parser = Parser(description=__doc__)
-    for parameter in inspect.signature(main.info.raw_f).parameters.values():
+    for parameter in inspect.signature(main.info.raw_f).parameters.values():  # pyright: ignore[reportArgumentType]
         flag = f"--{parameter.name.replace('_', '-')}"
         if parameter.annotation is bool:
             parser.add_argument(flag, default=parameter.default, action=argparse.BooleanOptionalAction)

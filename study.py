@@ -30,7 +30,6 @@ from results.eval_options import positive
 
 HERE = Path(__file__).parent
 SCRIPTS = {script: policy for policy, script in POLICIES.items()}  # what each trains
-EPISODES = 512
 LEVELS = [
     "GoToObj", "GoToRedBallGrey", "GoToRedBall", "GoToLocal", "PutNextLocal", "PickupLoc", "GoToObjMaze", "GoTo",
     "Pickup", "UnblockPickup", "Open", "Unlock", "PutNextS7N4", "Synth", "SynthLoc", "GoToSeq", "SynthSeq",
@@ -186,11 +185,11 @@ def train_all(runs: list[Run], checkpoint_dir: Path, budget: float, jobs: int) -
     return failures
 
 
-def evaluate_all(study: Study, folder: Path, jobs: int) -> bool:
+def evaluate_all(study: Study, folder: Path, num_episodes: int, jobs: int) -> bool:
     """Evaluate what is trained and not yet evaluated, save figures, and return whether all went well."""
     results = ["--results_path", folder / "evaluation_results.csv"]
     batch_eval = [sys.executable, HERE / "batch_eval.py", "--checkpoint_dir", folder / "checkpoints", *results]
-    batch_eval += ["--final_only", "--num_episodes", str(EPISODES), "--workers", str(jobs)]
+    batch_eval += ["--final_only", "--num_episodes", str(num_episodes), "--workers", str(jobs)]
     whole = ["--cache_dir", folder / "evaluation_cache"] if study.pathways else ["--skip_routing"]
     commands = [[*batch_eval, *whole]]
     if study.pathways:
@@ -207,7 +206,8 @@ def evaluate_all(study: Study, folder: Path, jobs: int) -> bool:
 def table(study: Study, folder: Path) -> str:
     """Return the results as a Markdown table, one row per level and variant, all numbers means over seeds.
 
-    Success: with the 95 % Wilson interval of EPISODES levels and, after it, the range over seeds. Minutes: of training.
+    Success: with the 95 % Wilson interval of one evaluation's levels and, after it, the range over seeds. Minutes: of
+    training.
     """
     from plotting.cross_task import short_task, wilson_interval  # slow to import, and --help needs none of it
 
@@ -218,13 +218,14 @@ def table(study: Study, folder: Path) -> str:
     lesions = tables.read_results(lesions_path).set_index("checkpoint_path") if lesions_path.exists() else None
     order = {f"BabyAI-{level}-v0": place for place, level in enumerate(LEVELS)}
     rows = []
-    for (task_id, trial), runs in results.groupby(["task_id", "trial"]):
+    for _, runs in results.groupby(["task_id", "trial"]):
+        task_id, trial = runs["task_id"].iloc[0], int(runs["trial"].iloc[0])
         success = runs["success_rate"]
-        low, high = wilson_interval(success.mean(), EPISODES)
+        low, high = wilson_interval(success.mean(), int(runs["num_episodes"].min()))
         steps, minutes = zip(*map(training_cost, runs["checkpoint_path"]), strict=True)
         row = {
             "level": short_task(task_id),
-            "policy": study.variants[int(trial)].name,
+            "policy": study.variants[trial].name,
             "seeds": str(len(runs)),
             "success, %": f"{percent(success.mean())} ({percent(low)}-{percent(high)};"
             f" {percent(success.min())}-{percent(success.max())})",
@@ -275,6 +276,7 @@ def main() -> int:
     parser.add_argument("study", choices=STUDIES)
     parser.add_argument("--budget", type=float, default=2e6, help="env-steps per run [%(default)g]")
     parser.add_argument("--seeds", type=positive, default=2, help="runs of each kind [%(default)s]")
+    parser.add_argument("--num_episodes", type=positive, default=512, help="levels per evaluation [%(default)s]")
     parser.add_argument("--tasks", nargs="+", help="other levels than the study's own")
     parser.add_argument("--jobs", type=positive, default=os.cpu_count(), help="runs side by side [%(default)s]")
     parser.add_argument("--folder", type=Path, help="where it all goes [study/<study>]")
@@ -306,7 +308,7 @@ def main() -> int:
     )
     failures = train_all(runs, folder / "checkpoints", arguments.budget, arguments.jobs)
     print(f"trained in {(time.monotonic() - began) / 60:.1f} minutes", flush=True)
-    evaluated = evaluate_all(study, folder, arguments.jobs)
+    evaluated = evaluate_all(study, folder, arguments.num_episodes, arguments.jobs)
     print(table(study, folder))
     for failure in failures:
         print(f"failed: {failure}", file=sys.stderr)

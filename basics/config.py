@@ -274,7 +274,7 @@ class Parser(argparse.ArgumentParser):
         return parsed
 
 
-def config_parser(description: str, policy: str) -> Parser:
+def config_parser(description: str | None, policy: str) -> Parser:
     """Return a parser with `--config` and one flag per key of config.yaml that concerns `policy`."""
     parser = Parser(description=description)
     parser.policy = policy

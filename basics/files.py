@@ -97,7 +97,7 @@ def atomic_write(path: os.PathLike | str, mode: str = "w") -> Iterator[IO]:
     """
     target = Path(os.path.realpath(path))  # a link stays a link
     temporary = target.with_name(f".{target.name[:100]}.{_HOST}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+    text: dict = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
     try:
         require_regular_file(target)
         target.parent.mkdir(parents=True, exist_ok=True)

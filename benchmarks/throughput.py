@@ -27,7 +27,7 @@ from basics import files
 from basics.config import load_keys
 from eval_mop import evaluate
 from fast_babyai.level_bank import LevelBank
-from fast_babyai.reference import EVAL_SEED_OFFSET, make_vec_env
+from fast_babyai.reference import EVAL_SEED_OFFSET, BabyAIVectorEnv, make_vec_env
 from mixture_of_experts import compute_lpc, reset_state
 from policy.agent import Agent
 from policy.input import observation_vector
@@ -64,7 +64,7 @@ class PlainTrainer:
         self.state = self.agent.policy.initial_state(config["num_envs"])
 
     def update(self) -> None:
-        loss = 0.0
+        loss = torch.zeros(())
         for _ in range(self.config["unroll_len"]):
             numbers = self.agent.missions.lookup(self.infos["mission"])
             language = self.agent.lang_proj(self.agent.missions.embeddings[numbers])
@@ -118,7 +118,7 @@ def prepare(task_id: str, train_levels: int) -> None:
     bank.close()
 
 
-def steps_per_second(update: Callable[[], None], env_steps: int, seconds: float) -> float:
+def steps_per_second(update: Callable[[], object], env_steps: int, seconds: float) -> float:
     """Call `update`, of `env_steps` env-steps each, for about `seconds`; return env-steps per second."""
     began, updates = time.perf_counter(), 0
     while time.perf_counter() - began < seconds or updates == 0:
@@ -181,7 +181,7 @@ class UntrainedAgents:
 @torch.no_grad()
 def plain_evaluation(agent: Agent, task_id: str, num_episodes: int) -> float:
     """Evaluate one episode after the other, entry by entry, cache included; return seconds per episode."""
-    env = make_vec_env(task_id, 1, backend="minigrid", expert=False, autoreset=False)
+    env = BabyAIVectorEnv(task_id, 1, expert=False, autoreset=False)
     began, entries = time.perf_counter(), []
     for episode in range(num_episodes):
         observations, infos = env.reset(seed=[EVAL_SEED_OFFSET + episode])
@@ -207,7 +207,10 @@ def plain_evaluation(agent: Agent, task_id: str, num_episodes: int) -> float:
             done, timestep = bool(terminated[0] or truncated[0]), timestep + 1
     import json
 
-    with tempfile.TemporaryDirectory() as folder, open(Path(folder) / "routing_data.json", "w") as file:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        open(Path(folder) / "routing_data.json", "w", encoding="utf-8") as file,
+    ):
         json.dump({"routing_data": entries}, file)
     return (time.perf_counter() - began) / num_episodes
 
@@ -242,20 +245,21 @@ def env_rate(task_id: str, expert: bool, num_envs: int, seconds: float) -> float
     """Return steps per second of the compiled environment on one thread, with random actions."""
     import numba
 
+    num_threads = numba.get_num_threads()
     numba.set_num_threads(1)
     env = make_vec_env(task_id, num_envs, expert=expert, train_levels=TRAIN_LEVELS)
     env.reset(seed=0)
     actions = np.random.default_rng(0).integers(0, 7, (64, num_envs))
     turn = iter(range(10**9))
     rate = steps_per_second(lambda: env.step(actions[next(turn) % 64]), num_envs, seconds)
-    numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)
+    numba.set_num_threads(num_threads)
     return rate
 
 
 def envpool_rate(task_id: str, num_envs: int, seconds: float) -> float | None:
     """Return the same of EnvPool's BabyAI on one thread, None where envpool is not installed or lacks the task."""
     try:
-        import envpool
+        import envpool  # pyright: ignore[reportMissingImports]  (whoever has it)
     except ImportError:
         return None
     if task_id not in envpool.list_all_envs():
@@ -279,7 +283,7 @@ def measure_env(task_id: str, rounds: int, seconds: float) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--tasks", nargs="+", default=TASKS)
     parser.add_argument("--parts", nargs="+", default=["training", "evaluation", "env"])
     parser.add_argument("--rounds", type=int, default=3)

@@ -135,7 +135,8 @@ class LevelBank:
 
     def _start_generator(self) -> Generator:
         limit = "null" if self.max_steps is None else str(self.max_steps)
-        output, errors = (tempfile.TemporaryFile("w+") for _ in range(2))  # noqa: SIM115  (they outlive this call)
+        text: dict = {"encoding": "utf-8", "errors": "replace"}
+        output, errors = (tempfile.TemporaryFile("w+", **text) for _ in range(2))  # noqa: SIM115  (they outlive this call)
         process = subprocess.Popen(
             [sys.executable, "-m", "fast_babyai.levels", self.task_id, limit, str(self.folder)],
             stdin=subprocess.PIPE,

@@ -10,10 +10,14 @@ from torch import Tensor, nn
 from basics.compiler_cache import announce
 from basics.config import legacy_config, load_keys
 from basics.errors import UserError
-from mixture_of_experts import JoinedPolicy, MixtureOfExpertsPolicy, PolicyActivations, PolicyOutput, RoutingRule
+from mixture_of_experts import MixtureOfExpertsPolicy
+from policy.compiled.operations import linear
+from policy.compiled.policies import accelerate
 from policy.gru_policy import GRUPolicy
-from policy.input import Told, detached
-from policy.language import MissionEncoder, MissionTable, principal_projection
+from policy.initialisation import initialise, principal_components
+from policy.language import MissionEncoder
+from policy.missions import MissionFeatures, MissionTable
+from policy.recurrent_policy import RecurrentPolicy
 from results.checkpoints import check_shapes
 
 
@@ -32,7 +36,7 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def build_policy(config: Mapping[str, Any]) -> MixtureOfExpertsPolicy | GRUPolicy:
+def build_policy(config: Mapping[str, Any]) -> RecurrentPolicy:
     """Return a new policy of the kind and sizes that `config` names (a mixture if it has expert_hidden_sizes)."""
     shared = {
         name: config[name] for name in ("intermediate_dim", "lang_dim", "num_actions", "obs_encoding", "lang_fusion")
@@ -46,7 +50,8 @@ class Agent(nn.Module):
     """A policy, the projection of missions it reads, and the missions met so far.
 
     Attributes:
-        policy: a MixtureOfExpertsPolicy or GRUPolicy.
+        policy: a MixtureOfExpertsPolicy, a GRUPolicy or another RecurrentPolicy: the parameters, and the definition.
+        fast_policy: what computes with them: its compiled twin, or the policy itself (`accelerate`).
         lang_proj: Linear(embed_dim, lang_dim).
         missions: numbers of missions, and their embeddings.
     """
@@ -56,13 +61,15 @@ class Agent(nn.Module):
         announce()
         self.policy = build_policy(config)
         self.lang_proj = nn.Linear(encoder.embed_dim, config["lang_dim"])
+        initialise(self)
         self.missions = MissionTable(encoder, device)
         self.to(device)
+        self.fast_policy = accelerate(self.policy)
 
     @torch.no_grad()
     def spread_missions(self, missions: Sequence[str]) -> None:
-        """Begin with a projection that tells these missions apart (see `language.principal_projection`)."""
-        weight, bias = principal_projection(self.missions.encoder.embed(missions), self.lang_proj.out_features)
+        """Begin with a projection that tells these missions apart (see `initialisation.principal_components`)."""
+        weight, bias = principal_components(self.missions.encoder.embed(missions), self.lang_proj.out_features)
         self.lang_proj.weight[: len(weight)] = torch.from_numpy(weight)
         self.lang_proj.bias[: len(bias)] = torch.from_numpy(bias)
 
@@ -70,76 +77,23 @@ class Agent(nn.Module):
     def device(self) -> torch.device:
         return self.lang_proj.weight.device
 
+    def project(self, numbers: np.ndarray) -> Tensor:
+        """Mission numbers [M] -> projected missions [M, lang_dim]."""
+        embeddings = self.missions.embeddings[torch.from_numpy(numbers).to(self.device)]
+        return linear(embeddings, self.lang_proj.weight, self.lang_proj.bias)
+
     @property
     def expert_hidden_sizes(self) -> Sequence[Sequence[int]]:
         """Per layer, its experts' hidden sizes; empty for a policy without routers."""
         return self.policy.expert_hidden_sizes
 
-    def project(self, numbers: np.ndarray) -> Tensor:
-        """Mission numbers [M] -> projected missions [M, lang_dim]."""
-        return self.lang_proj(self.missions.embeddings[torch.from_numpy(numbers).to(self.device)])
-
-    def empty_activations(self, steps: int, batch: int) -> PolicyActivations | None:
-        """Return where `step` keeps what it computes of `steps` timesteps; on a GPU it keeps nothing."""
-        return self.policy.empty_activations(steps, batch) if self.device.type == "cpu" else None
-
-    def step(
-        self,
-        observation: Tensor,
-        told: Told,
-        state: list[Tensor],
-        keep: Tensor,
-        joined: JoinedPolicy,
-        activations: PolicyActivations | None,
-        t: int = 0,
-        rule: RoutingRule | None = None,
-    ) -> PolicyOutput:
-        """Act, without gradients.
+    def mission_features(self, packed: RecurrentPolicy, learn: bool = True) -> MissionFeatures:
+        """Return the mission features of a packed policy (`pack` of `fast_policy`), none computed yet.
 
         Args:
-            observation: [B, 152].
-            told: from `tell` [B].
-            state: from `policy.initial_state` or an earlier output.
-            keep: [B], 0 where an episode begins, else 1.
-            joined: from `policy.join`; on the CPU, as arrays.
-            activations, t: from `empty_activations`, and which of its timesteps this is.
-
-        Returns:
-            tensors without a time dimension: logits [B, A], routing [B, E] per layer.
+            learn: whether gradients will flow through them.
         """
-        if activations is not None:
-            return self.policy.step(observation, told, state, keep, joined, activations, t, rule)
-        with torch.no_grad():
-            output = self.policy.unroll(observation[None], told, state, keep[None], joined, rule=rule)
-        routing, used_routing = ([layer[0] for layer in layers] for layers in (output.routing, output.used_routing))
-        return PolicyOutput(output.logits[0], output.state, routing, used_routing)
-
-
-class Teller:
-    """Tells an agent its missions, each distinct one computed once for as long as the weights stay the same.
-
-    Attributes:
-        told: what `policy.unroll` reads of all missions so far, differentiable.
-    """
-
-    def __init__(self, agent: Agent, joined: JoinedPolicy):
-        self.agent, self.joined = agent, joined
-        self.row_of: dict[int, int] = {}
-
-    def rows(self, numbers: np.ndarray) -> np.ndarray:
-        """Mission numbers [R] -> their rows in `told`, which grows by those that are new."""
-        numbers = numbers.tolist()
-        new = [number for number in dict.fromkeys(numbers) if number not in self.row_of]
-        if new:
-            with torch.enable_grad():
-                told = self.agent.policy.tell(self.agent.project(np.array(new)), self.joined)
-                self.told = self.told.more(told) if self.row_of else told
-            self.row_of |= {number: len(self.row_of) + place for place, number in enumerate(new)}
-        return np.array([self.row_of[number] for number in numbers])
-
-    def now(self, rows: np.ndarray) -> Told:
-        """Return what `step` reads of these rows."""
-        return Told(torch.from_numpy(rows).to(self.agent.device), *map(detached, self.told[1:]))
+        return MissionFeatures(lambda numbers: packed.mission_features(self.project(numbers)), learn)
 
 
 def _checked(config: dict[str, Any]) -> dict[str, Any]:

@@ -2,91 +2,33 @@
 
 from torch import Tensor, nn
 
-from mixture_of_experts import JoinedPolicy, PolicyActivations, PolicyOutput, RoutingRule, head_logits
-from policy.gru import Activations, GRUs, batch_last, unroll_grus
-from policy.input import InputProjection, Told
+from policy.input import InputProjection
+from policy.recurrent_policy import PolicyOutput, RecurrentPolicy, RoutingRule
 
 
-class GRUPolicy(nn.Module):
+class GRUPolicy(RecurrentPolicy):
     """Observation and mission -> `input_projection` -> GRU(intermediate_dim, hidden_size) -> `head` -> logits."""
-
-    expert_hidden_sizes: tuple = ()
 
     def __init__(
         self,
-        hidden_size: int = 128,
-        intermediate_dim: int = 64,
-        lang_dim: int = 32,
-        num_actions: int = 7,
-        obs_encoding: str = "raw",
-        lang_fusion: str = "concat",
+        hidden_size: int,
+        intermediate_dim: int,
+        lang_dim: int,
+        num_actions: int,
+        obs_encoding: str,
+        lang_fusion: str,
     ):
         super().__init__()
         self.input_projection = InputProjection(obs_encoding, lang_dim, lang_fusion, intermediate_dim)
         self.gru = nn.GRU(intermediate_dim, hidden_size)
         self.head = nn.Linear(hidden_size, num_actions)
+        self.state_sizes = [hidden_size]
 
-    def initial_state(self, batch: int) -> list[Tensor]:
-        """Return zeros, a list of one tensor [batch, hidden_size]."""
-        return [self.head.weight.new_zeros(batch, self.gru.hidden_size)]
-
-    def empty_activations(self, steps: int, batch: int) -> PolicyActivations:
-        """As `MixtureOfExpertsPolicy.empty_activations`."""
-        of_input = self.input_projection.empty_activations(steps, batch)
-        return PolicyActivations(of_input, [Activations(steps, batch, [self.gru.hidden_size])])
-
-    def join(self) -> JoinedPolicy:
-        """As `MixtureOfExpertsPolicy.join`, with the GRU as the only layer."""
-        head = (self.head.weight, self.head.bias)
-        return JoinedPolicy(self.input_projection.join(), [GRUs.of([self.gru])], head)
-
-    def tell(self, language: Tensor, joined: JoinedPolicy) -> Told:
-        """As `MixtureOfExpertsPolicy.tell`."""
-        return self.input_projection.tell(language, joined.input)
-
-    def step(
-        self,
-        observation: Tensor,
-        told: Told,
-        state: list[Tensor],
-        keep: Tensor,
-        joined: JoinedPolicy,
-        activations: PolicyActivations,
-        t: int = 0,
-        rule: RoutingRule | None = None,
+    def forward(
+        self, observation: Tensor, language: Tensor, state: list[Tensor], rule: RoutingRule | None = None, t: int = 0
     ) -> PolicyOutput:
-        """As `MixtureOfExpertsPolicy.step`, with no routing in the result; `rule` must be None."""
-        _refuse(rule)
-        inputs = self.input_projection.step(observation, told, joined.input, activations.input, t)
-        hidden = activations.layers[0].step(t, inputs, batch_last(state[0]), keep.numpy(), joined.layers[0])
-        logits = head_logits(hidden, *joined.head)
-        return PolicyOutput(logits, [activations.layers[0].states[t]], [], [])
-
-    def unroll(
-        self,
-        observation: Tensor,
-        told: Told,
-        state: list[Tensor],
-        keep: Tensor,
-        joined: JoinedPolicy,
-        activations: PolicyActivations | None = None,
-        rule: RoutingRule | None = None,
-    ) -> PolicyOutput:
-        """As `MixtureOfExpertsPolicy.unroll`, with no routing in the result; `rule` must be None."""
-        _refuse(rule)
-        kept_input, kept = (None, None) if activations is None else (activations.input, activations.layers[0])
-        inputs = self.input_projection.unroll(observation, told, joined.input, kept_input)
-        hidden = unroll_grus(inputs, state[0], keep, joined.layers[0], kept)
-        return PolicyOutput(self.head(hidden), [hidden[-1]], [], [])
-
-    def forward(self, observation: Tensor, language: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor], list]:
-        """One timestep, by torch's own GRU: observation [B, 152] -> logits [B, A], state, no routing."""
-        joined = self.input_projection.join()
-        inputs = self.input_projection(observation, self.input_projection.tell(language, joined), joined)
-        _, hidden = self.gru(inputs[None], state[0][None])
-        return self.head(hidden[0]), [hidden[0]], []
-
-
-def _refuse(rule: RoutingRule | None) -> None:
-    if rule is not None:
-        raise ValueError("a GRU policy has no routers whose weights a rule could change")
+        """Run one timestep, see `RecurrentPolicy.forward`; there is no routing in the result, and no rule for it."""
+        if rule is not None:
+            raise ValueError("a GRU policy has no routers whose weights a rule could change")
+        _, hidden = self.gru(self.input_projection(observation, language)[None], state[0][None])
+        return PolicyOutput(self.head(hidden[0]), [hidden[0]], [], [])

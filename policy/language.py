@@ -1,15 +1,14 @@
 """Mission text -> frozen sentence embedding. Each distinct mission is encoded once, and kept on disk between runs.
 
-A mission's embedding is the encoder's last layer at the first token. Missions are encoded one by one and on one thread:
-the last digits would depend on the company in a batch, and on the number of threads, and since embeddings are kept, the
-same seed would give other numbers according to which program met a mission first.
+A mission's embedding is the encoder's last layer at the first token. The encoder computes in float64, and its result is
+rounded to float32: what differs between processors, numbers of threads and companies in a batch lies in digits that the
+rounding takes away (all but about one number in 10**8), so that the same seed meets the same embeddings everywhere.
 """
 
-import contextlib
 import hashlib
 import importlib.util
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from basics.errors import UserError, warn
 from basics.files import cache_folder
 
 HUB_TIMEOUT = 5.0  # seconds
+ENCODED_AT_ONCE = 32  # missions in a batch
 
 
 def _packaged_model(name: str) -> Path | None:
@@ -82,17 +82,6 @@ def find_encoder(name: str, fallback: str | None = None) -> tuple[str, Path]:
     return fallback, packaged
 
 
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """While inside, torch computes on one thread: the last digits of a product depend on how many share it."""
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(num_threads)
-
-
 class MissionEncoder:
     """A frozen sentence encoder with a memory.
 
@@ -109,24 +98,28 @@ class MissionEncoder:
 
     def embed(self, missions: Iterable[str]) -> np.ndarray:
         """Return float32 [number of missions, embed_dim]."""
-        return np.stack([self._embed_one(mission) for mission in missions])
+        missions = list(missions)
+        known = {mission: self._find(mission) for mission in dict.fromkeys(missions)}
+        new = [mission for mission, embedding in known.items() if embedding is None]
+        for start in range(0, len(new), ENCODED_AT_ONCE):
+            batch = new[start : start + ENCODED_AT_ONCE]
+            embeddings = self._encode(batch)
+            known |= zip(batch, embeddings, strict=True)
+            rows = [(mission, embedding.tobytes()) for mission, embedding in zip(batch, embeddings, strict=True)]
+            with self._cache:
+                self._cache.executemany("INSERT OR REPLACE INTO embeddings VALUES (?, ?)", rows)
+        return np.stack([known[mission] for mission in missions])
 
-    def _embed_one(self, mission: str) -> np.ndarray:
+    def _find(self, mission: str) -> np.ndarray | None:
         row = self._cache.execute("SELECT embedding FROM embeddings WHERE mission = ?", (mission,)).fetchone()
-        if row is not None:
-            return np.frombuffer(row[0], np.float32)
-        embedding = self._encode(mission)
-        with self._cache:
-            self._cache.execute("INSERT OR REPLACE INTO embeddings VALUES (?, ?)", (mission, embedding.tobytes()))
-        return embedding
+        return None if row is None else np.frombuffer(row[0], np.float32)
 
     @torch.no_grad()
-    def _encode(self, mission: str) -> np.ndarray:
+    def _encode(self, missions: list[str]) -> np.ndarray:
         if self._model is None:
             self._load_model()
-        tokens = self._tokenizer(mission, return_tensors="pt")
-        with one_thread():
-            return self._model(**tokens).last_hidden_state[0, 0].numpy().astype(np.float32)
+        tokens = self._tokenizer(missions, return_tensors="pt", padding=True)
+        return self._model(**tokens).last_hidden_state[:, 0].float().numpy()
 
     def _load_model(self) -> None:
         import transformers  # takes seconds to import, and a warm cache never needs it
@@ -134,7 +127,9 @@ class MissionEncoder:
         transformers.utils.logging.disable_progress_bar()
         try:
             self._tokenizer = transformers.AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
-            self._model = transformers.AutoModel.from_pretrained(self.folder, local_files_only=True).eval()
+            self._model = transformers.AutoModel.from_pretrained(
+                self.folder, local_files_only=True, dtype=torch.float64
+            ).eval()
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"lang_encoder {self.folder} cannot be loaded: {' '.join(str(error).split())}") from None
 
@@ -142,7 +137,7 @@ class MissionEncoder:
         """Open the embeddings on disk: one file per state of the encoder's own files."""
         files = sorted(path for path in self.folder.rglob("*") if path.suffix in {".json", ".txt", ".safetensors"})
         state = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-        fingerprint = hashlib.sha256(repr((torch.__version__, "one thread", state)).encode()).hexdigest()[:16]
+        fingerprint = hashlib.sha256(repr((torch.__version__, "float64", state)).encode()).hexdigest()[:16]
         path = cache_folder() / "embeddings" / f"{Path(self.name).name}-{fingerprint}.sqlite"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -158,48 +153,3 @@ class MissionEncoder:
         connection.execute("PRAGMA synchronous=OFF")  # a cache lost to a power cut costs nothing but time
         connection.execute("CREATE TABLE IF NOT EXISTS embeddings (mission TEXT PRIMARY KEY, embedding BLOB NOT NULL)")
         return connection
-
-
-def principal_projection(embeddings: np.ndarray, lang_dim: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return (weight [k, embed_dim], bias [k]) of a linear map after which missions differ as much as they can.
-
-    A task's missions say nearly the same as far as a sentence encoder is concerned: their embeddings lie close together
-    around a large common mean. The map takes the mean away and turns the k <= lang_dim directions in which the
-    embeddings differ most into coordinates of variance one (directions with less than a tenth of the first one's
-    spread are mostly noise, and are not magnified further).
-    """
-    distinct = np.unique(embeddings, axis=0).astype(np.float64)
-    mean = distinct.mean(0)
-    _, spread, directions = np.linalg.svd(distinct - mean, full_matrices=False)
-    count = min(lang_dim, len(distinct) - 1)
-    scale = np.sqrt(len(distinct)) / np.maximum(spread[:count], 0.1 * spread[0])
-    weight = directions[:count] * scale[:, None]
-    return weight.astype(np.float32), (-weight @ mean).astype(np.float32)
-
-
-class MissionTable:
-    """Missions by number, so that the training loop handles integers and looks embeddings up.
-
-    Attributes:
-        embeddings: float32 [capacity, embed_dim] on the given device; row i belongs to mission number i.
-    """
-
-    def __init__(self, encoder: MissionEncoder, device: torch.device | str = "cpu"):
-        self.encoder = encoder
-        self.numbers: dict[str, int] = {}
-        self.embeddings = torch.zeros(64, encoder.embed_dim, device=device)
-
-    def lookup(self, missions: Sequence[str]) -> np.ndarray:
-        """Return the missions' numbers, int64 [N]; new missions are encoded on the way."""
-        numbers = self.numbers
-        for mission in missions:
-            if mission not in numbers:
-                self._add(mission)
-        return np.fromiter((numbers[mission] for mission in missions), np.int64, len(missions))
-
-    def _add(self, mission: str) -> None:
-        number = len(self.numbers)
-        if number == len(self.embeddings):
-            self.embeddings = torch.cat([self.embeddings, torch.zeros_like(self.embeddings)])
-        self.embeddings[number] = torch.from_numpy(self.encoder.embed([mission])[0].copy())
-        self.numbers[mission] = number

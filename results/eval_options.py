@@ -12,7 +12,7 @@ from basics.config import load_keys
 from basics.errors import UserError
 
 if TYPE_CHECKING:
-    from mixture_of_experts import RoutingRule
+    from policy.recurrent_policy import RoutingRule
 
 NUM_EPISODES = 500  # a success rate of 0.9 is then known to +-0.013 (one standard error)
 NUM_ENVS = 128
@@ -79,13 +79,16 @@ class Lesion:
             if not any(experts):
                 raise UserError(f"--disable_experts switches off every expert of layer {layer}: leave it at least one")
 
-        def rule(layer, weights):
+        def rule(layer, weights, t):
             kept_experts = weights.new_tensor(kept[layer])
             weights = weights * kept_experts
-            weights = weights.where(weights.sum(-1, keepdim=True) > 0, kept_experts)  # all trust was in disabled ones
+            weights = weights.where(total(weights) > 0, kept_experts)  # all trust was in disabled ones
             too_small = (weights < self.min_router_weight) & (weights < weights.amax(-1, keepdim=True))
             weights = weights.masked_fill(too_small, 0.0)
-            return weights / weights.sum(-1, keepdim=True)
+            return weights / total(weights)
+
+        def total(weights):  # expert by expert: the order of a sum over a dimension depends on the processor
+            return sum(weights.unbind(-1))[..., None]
 
         return rule
 

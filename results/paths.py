@@ -163,8 +163,9 @@ def find_routing_caches(cache_dir: os.PathLike | str = CACHE_DIR, lesions: bool 
     for path in sorted(Path(cache_dir).glob(f"*/trial_*/**/{ROUTING_FILE}")):
         match = _CACHE_PATTERN.fullmatch(path.relative_to(cache_dir).as_posix())
         if match is not None and is_name(match["task_id"]) and (lesions or "lesion_" not in (match["variant"] or "")):
-            numbers = {name: None if match[name] is None else int(match[name]) for name in ("trial", "seed", "update")}
-            found.append(RoutingCacheRef(path, match["task_id"], variant=match["variant"] or "", **numbers))
+            numbers = {name: None if match[name] is None else int(match[name]) for name in ("seed", "update")}
+            variant = match["variant"] or ""
+            found.append(RoutingCacheRef(path, match["task_id"], int(match["trial"]), variant=variant, **numbers))
     return found
 
 

@@ -71,7 +71,7 @@ class RoutingData(Sequence):
 
     def __getitem__(self, index):
         if isinstance(index, (int, np.integer)):
-            place = index + len(self) if index < 0 else index
+            place = int(index + len(self) if index < 0 else index)
             if not 0 <= place < len(self):
                 raise IndexError(f"routing data has {len(self)} entries, there is no entry {index}")
             return self.entries(place, place + 1)[0]

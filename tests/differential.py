@@ -104,7 +104,7 @@ def compare_episode(reference, compiled, level_seed: int, student: str, chooser,
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--levels", type=int, default=10, help="levels per task [%(default)s]")
     parser.add_argument("--first", type=int, default=0, help="first level seed [%(default)s]")
     parser.add_argument("--tasks", nargs="+", default=babyai_tasks())

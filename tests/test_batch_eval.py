@@ -71,7 +71,7 @@ def to_evaluate(output):
 def change_row(change):
     """Rewrite the CSV as a user might; `change` gets each row and returns it, or None to delete it."""
     kept = [row for row in map(change, rows()) if row is not None]
-    with open("evaluation_results.csv", "w", newline="") as file:
+    with open("evaluation_results.csv", "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, kept[0])
         writer.writeheader()
         writer.writerows(kept)
@@ -201,12 +201,12 @@ def test_the_same_trial_here_and_on_modal(batch):
 def test_lesions_have_their_own_rows_and_caches(batch):
     save("checkpoints", max_steps=12)
     batch()
-    normal = Path("evaluation_results.csv").read_text(), Path(caches()[0]).read_text()
+    normal = Path("evaluation_results.csv").read_bytes(), Path(caches()[0]).read_bytes()
     assert to_evaluate(batch("--lesion", "0:2,1:2")[1]) == 1
     assert to_evaluate(batch("--disable_experts", "1:2,0:2")[1]) == 0
     assert to_evaluate(batch("--disable_experts", "1:2,0:2", "--min_router_weight", "0.1")[1]) == 1
 
-    assert (Path("evaluation_results.csv").read_text(), Path(caches()[-1]).read_text()) == normal
+    assert (Path("evaluation_results.csv").read_bytes(), Path(caches()[-1]).read_bytes()) == normal
     lesions = tables.read_results("evaluation_results_lesions.csv")
     assert lesions["lesion"].tolist() == ["0-2_1-2", "0-2_1-2_min0.1"]
     assert [Path(path).parent.name for path in caches()] == ["lesion_0-2_1-2", "lesion_0-2_1-2_min0.1", "trial_0"]
@@ -260,10 +260,10 @@ def test_damaged_checkpoints_are_reported_and_the_others_evaluated(batch, worker
 
 def test_a_damaged_csv_stops_everything_before_it_is_touched(batch):
     save("checkpoints", max_steps=12)
-    Path("evaluation_results.csv").write_text("checkpoint_path,trial\na.pt\n")
+    Path("evaluation_results.csv").write_bytes(b"checkpoint_path,trial\na.pt\n")
     with pytest.raises(UserError, match=r"evaluation_results.csv: damaged: line 2"):
         batch()
-    assert Path("evaluation_results.csv").read_text() == "checkpoint_path,trial\na.pt\n" and caches() == []
+    assert Path("evaluation_results.csv").read_bytes() == b"checkpoint_path,trial\na.pt\n" and caches() == []
 
 
 # --------------------------------------------------------------------------------------------------- interruptions
@@ -358,7 +358,7 @@ def test_of_two_hundred_checkpoints_the_new_one_is_found(folder):
         cache.write_text(json.dumps({"checkpoint_path": str(path), "routing_data": []}))
         row = dict.fromkeys(tables.RESULT_COLUMNS, "1") | {"checkpoint_path": str(path), "num_episodes": 3}
         all_rows.append(row | state | {"checkpoint_mtime_ns": path.stat().st_mtime_ns})
-    with open("evaluation_results.csv", "w", newline="") as file:
+    with open("evaluation_results.csv", "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, all_rows[0])
         writer.writeheader()
         writer.writerows(all_rows[:-1])

@@ -1,5 +1,6 @@
 """config.yaml as the one definition: every key documented, every wrong value named."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,8 @@ import pytest
 
 from basics.config import Key, check_config, config_parser, legacy_config, load_keys, parse_config, read_config_file
 from basics.errors import UserError, did_you_mean
+
+ROOT = Path(__file__).parent.parent
 
 
 def test_every_key_has_a_type_and_a_meaning_and_a_default_that_fits():
@@ -62,6 +65,17 @@ def test_flags_override_the_file_which_overrides_the_defaults(tmp_path):
     assert sorted(given) == ["expert_hidden_sizes", "lr", "num_envs", "seed"]
     assert "hidden_size" not in config
     assert config.keys() == load_keys("mixture").keys()
+
+
+def test_files_are_utf_8_whatever_the_locale(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("checkpoint_dir: läufe\n", encoding="utf-8")
+    program = "import sys; from basics.config import *; print(ascii(read_config_file(sys.argv[1], 'mixture')))"
+    only_ascii = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    result = subprocess.run(
+        [sys.executable, "-c", program, path], cwd=ROOT, env=os.environ | only_ascii, capture_output=True, text=True
+    )
+    assert result.stdout == "{'checkpoint_dir': 'l\\xe4ufe'}\n", result.stderr
 
 
 def test_wrong_keys_and_files_are_named(tmp_path):

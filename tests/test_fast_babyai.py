@@ -11,6 +11,7 @@ import pytest
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import create_empty_array
 
+from basics import compiler_cache
 from basics.config import load_keys
 from basics.errors import UserError
 from fast_babyai import FastBabyAIVectorEnv, level_bank, vector_env
@@ -167,6 +168,7 @@ def test_wrong_calls_are_refused(levels_of_this_process):
 
 @pytest.fixture
 def own_cache(tmp_path, monkeypatch):
+    (tmp_path / "numba").symlink_to(compiler_cache.FOLDER.parent)  # what is compiled stays
     monkeypatch.setenv("RL_MOP_CACHE", str(tmp_path))
     return tmp_path
 

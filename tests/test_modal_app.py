@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -12,6 +11,7 @@ import time
 from pathlib import Path
 
 import modal
+import psutil
 import pytest
 
 import modal_app
@@ -207,6 +207,8 @@ def test_a_damaged_checkpoint_fails_alone(tmp_path):
     (tmp_path / path).write_bytes(b"nothing")
     outcome = evaluate_checkpoint.local(path, 3, "minigrid", str(tmp_path))
     assert outcome.state == "failed" and "checkpoint" in outcome.reason
+    outcome = evaluate_checkpoint.local("modal_checkpoints/best.pt", 3, "minigrid", str(tmp_path))
+    assert outcome.state == "failed" and outcome.reason.startswith("modal_checkpoints/best.pt: not a place")
 
 
 def test_a_killed_process_is_for_modal_to_retry(tmp_path):
@@ -217,8 +219,9 @@ def test_a_killed_process_is_for_modal_to_retry(tmp_path):
     def kill():
         while not list((tmp_path / run.folder).glob("checkpoint_*.pt")):
             time.sleep(0.1)
-        found = subprocess.run(["pgrep", "-P", str(os.getpid()), "-f", str(ROOT / run.script)], capture_output=True)
-        os.kill(int(found.stdout.split()[0]), signal.SIGTERM)
+        children = psutil.Process().children()
+        (training,) = (child for child in children if str(ROOT / run.script) in child.cmdline())
+        training.terminate()
 
     thread = threading.Thread(target=kill)
     thread.start()
@@ -303,9 +306,9 @@ def test_a_cache_of_another_checkpoint_stays(tmp_path, monkeypatch):
     tables.upsert_result(modal_app.result_path(paths.checkpoint_ref(remote)), row)
     monkeypatch.chdir(home)
     modal_app.merge(folder_files(cloud))
-    assert json.loads(Path(cache).read_text())["checkpoint_path"] == local
+    assert json.loads(Path(cache).read_text(encoding="utf-8"))["checkpoint_path"] == local
     merged = tables.read_result_rows(paths.RESULTS_PATH)[0]["routing_cache"]
-    assert json.loads(Path(merged).read_text())["checkpoint_path"] == remote
+    assert json.loads(Path(merged).read_text(encoding="utf-8"))["checkpoint_path"] == remote
 
 
 def test_the_table_says_what_became_of_every_run(tmp_path):

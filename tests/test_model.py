@@ -1,21 +1,24 @@
-"""The policies against their definitions: torch's own GRUs run one by one, and formulas worked by hand."""
+"""The policies against their definitions: formulas worked by hand, torch's own modules, and the compiled twin."""
 
 import numpy as np
 import pytest
 import torch
 
-from mixture_of_experts import MixtureOfExpertsPolicy, compute_lpc, drop_experts, per_layer, reset_state
-from policy.gru import GRUs, unroll_grus, unroll_in_tensor_operations
+from basics.config import load_keys
+from mixture_of_experts import Expert, MixtureOfExpertsPolicy, compute_lpc, drop_experts, per_layer
+from policy.compiled import operations
+from policy.compiled.kernels import log, sigmoid, tanh
+from policy.compiled.policies import CompiledGRU, CompiledMixture, accelerate
 from policy.gru_policy import GRUPolicy
-from policy.input import LANG_FUSIONS, OBS_ENCODINGS
-from policy.kernels import sigmoid, tanh
+from policy.initialisation import initialise, principal_components
 
 LAYERS = [[0, 16, 32], [8, 0], [0, 4, 4, 12]]
 STEPS, BATCH, LANG_DIM = 9, 5, 6
+KEYS = load_keys()
 FORMS = [
     {"obs_encoding": obs_encoding, "lang_fusion": lang_fusion}
-    for obs_encoding in OBS_ENCODINGS
-    for lang_fusion in LANG_FUSIONS
+    for obs_encoding in KEYS["obs_encoding"].type.split(" | ")
+    for lang_fusion in KEYS["lang_fusion"].type.split(" | ")
 ]
 
 
@@ -28,30 +31,68 @@ def sequence():
     direction = torch.nn.functional.one_hot(torch.randint(0, 4, (STEPS, BATCH), generator=generator), 4)
     carrying = torch.randint(0, 2, (STEPS, BATCH, 1), generator=generator)
     observation = torch.cat([image, direction, carrying], dim=-1).to(torch.uint8)
-    language = torch.randn(STEPS, BATCH, LANG_DIM, generator=generator)
-    keep = (torch.rand(STEPS, BATCH, generator=generator) > 0.3).float()
-    return observation, language, keep
+    language = torch.randn(7, LANG_DIM, generator=generator)
+    mission = torch.randint(0, 7, (STEPS, BATCH), generator=generator)
+    not_done = (torch.rand(STEPS, BATCH, generator=generator) > 0.3).float()
+    return observation, language, mission, not_done
 
 
-def mixture(**settings):
+def mixture(expert_hidden_sizes=LAYERS, router_hidden_size=10, size=12, lang_dim=LANG_DIM, **form):
     torch.manual_seed(1)
-    return MixtureOfExpertsPolicy(
-        expert_hidden_sizes=LAYERS, router_hidden_size=10, intermediate_dim=12, lang_dim=LANG_DIM, **settings
-    )
+    form = {"obs_encoding": "raw", "lang_fusion": "concat"} | form
+    return MixtureOfExpertsPolicy(expert_hidden_sizes, router_hidden_size, size, lang_dim, num_actions=7, **form)
 
 
-def unroll(policy, observation, language, keep, activations=None):
-    joined = policy.join()
-    told = policy.tell(language.flatten(0, 1), joined)
-    return policy.unroll(observation, told, policy.initial_state(BATCH), keep, joined, activations)
+def baseline(**form):
+    torch.manual_seed(1)
+    return GRUPolicy(8, 12, LANG_DIM, 7, **({"obs_encoding": "raw", "lang_fusion": "concat"} | form))
 
 
-def by_hand(policy, observation, language, keep):
-    """The mixture of section 2 of the design, with one torch.nn.GRU call per router and expert and timestep."""
+def unroll(policy, sequence, rule=None):
+    observation, language, mission, not_done = sequence
+    packed = policy.pack(STEPS, BATCH)
+    features = packed.mission_features(language)
+    return packed.unroll(observation, features, mission, policy.initial_state(BATCH), not_done, rule)
+
+
+def step_then_unroll(policy, sequence, rule=None):
+    """As training does it: a rollout without gradients, then the unroll that learns from it."""
+    observation, language, mission, not_done = sequence
+    packed = policy.pack(STEPS, BATCH)
+    features, state, logits, used = packed.mission_features(language), policy.initial_state(BATCH), [], []
+    with torch.no_grad():
+        for t in range(STEPS):
+            output = packed.step(t, observation[t], features, mission[t], state, not_done[t], rule)
+            state = output.state
+            logits.append(output.logits.clone())
+            used.append([layer.clone() for layer in output.used_routing])
+    output = packed.unroll(observation, features, mission, policy.initial_state(BATCH), not_done, rule)
+    torch.testing.assert_close(torch.stack(logits), output.logits)
+    for layer, steps in enumerate(zip(*used, strict=True)):
+        torch.testing.assert_close(torch.stack(steps), output.used_routing[layer])
+    return output
+
+
+def gradients(policy, output):
+    """Of something that depends on all that a policy returns."""
+    policy.zero_grad()
+    parts = [output.logits, *output.state, *output.routing, *output.used_routing]
+    sum((part * torch.linspace(-1, 1, part.numel()).view(part.shape)).sum() for part in parts).backward()
+    return {name: parameter.grad.clone() for name, parameter in policy.named_parameters()}
+
+
+def dropout(layer, routing, t):
+    shape = (STEPS, *routing.shape[-2:])
+    noise = torch.rand(shape, generator=torch.Generator().manual_seed(layer))
+    return drop_experts(routing, noise[t], 0.9, 0.5)
+
+
+def by_hand(policy, observation, language, not_done):
+    """The mixture, written down once more: one torch.nn.GRU call per router and expert and timestep."""
     hidden_states = {}
 
-    def run(gru, inputs, step_keep):
-        before = hidden_states.get(gru, torch.zeros(1, BATCH, gru.hidden_size)) * step_keep[None, :, None]
+    def run(gru, inputs, going_on):
+        before = hidden_states.get(gru, torch.zeros(1, BATCH, gru.hidden_size)) * going_on[None, :, None]
         _, hidden_states[gru] = gru(inputs[None], before)
         return hidden_states[gru][0]
 
@@ -61,10 +102,10 @@ def by_hand(policy, observation, language, keep):
         x = features @ policy.input_projection.weight.t() + policy.input_projection.bias
         step_routing = []
         for layer in policy.moe_layers:
-            weights = torch.softmax(layer.router.fc(run(layer.router.gru, x, keep[t])), dim=-1)
+            weights = torch.softmax(layer.router.fc(run(layer.router.gru, x, not_done[t])), dim=-1)
             mixed = torch.zeros_like(x)
             for e, expert in enumerate(layer.experts):
-                output = x if expert.hidden_size == 0 else expert.projection(run(expert.gru, x, keep[t]))
+                output = x if expert.state_size == 0 else expert.projection(run(expert.gru, x, not_done[t]))
                 mixed = mixed + weights[:, e : e + 1] * output
             x = mixed
             step_routing.append(weights)
@@ -73,134 +114,168 @@ def by_hand(policy, observation, language, keep):
     return torch.stack(logits), [torch.stack(layer) for layer in zip(*routing, strict=True)]
 
 
-def test_unroll_equals_the_definition_and_so_do_its_gradients(sequence):
-    observation, language, keep = sequence
+@pytest.mark.parametrize("run", [lambda policy: policy, accelerate], ids=["definition", "compiled"])
+def test_the_mixture_is_what_its_formula_says_and_so_are_its_gradients(sequence, run):
+    observation, language, mission, not_done = sequence
     policy = mixture()
-    output = unroll(policy, observation, language, keep)
-    logits, routing = by_hand(policy, observation, language, keep)
+    output = unroll(run(policy), sequence)
+    logits, routing = by_hand(policy, observation, language[mission], not_done)
     torch.testing.assert_close(output.logits, logits)
     for computed, expected in zip(output.routing, routing, strict=True):
         torch.testing.assert_close(computed, expected)
 
-    def gradients(logits, routing):
+    def gradients_of(logits, routing):
         policy.zero_grad()
-        (logits.square().sum() + compute_lpc(routing, LAYERS).sum()).backward()
+        (logits.square().sum() + compute_lpc(routing, policy.expert_costs).sum()).backward()
         return {name: parameter.grad.clone() for name, parameter in policy.named_parameters()}
 
-    fused, plain = gradients(output.logits, output.routing), gradients(logits, routing)
-    for name in plain:
-        torch.testing.assert_close(fused[name], plain[name], rtol=1e-3, atol=1e-4, msg=name)
+    computed, expected = gradients_of(output.logits, output.routing), gradients_of(logits, routing)
+    for name in expected:
+        torch.testing.assert_close(computed[name], expected[name], rtol=1e-3, atol=1e-4, msg=name)
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_an_unroll_that_starts_from_a_rollouts_activations_has_the_same_gradients(sequence, form):
-    observation, language, keep = sequence
-
-    def gradients(policy, activations):
-        policy.zero_grad()
-        output = unroll(policy, observation, language, keep, activations)
-        output.logits.square().sum().backward()
-        return output, {name: parameter.grad.clone() for name, parameter in policy.named_parameters()}
-
-    for policy in (mixture(**form), GRUPolicy(8, 12, LANG_DIM, **form)):
-        kept = policy.empty_activations(STEPS, BATCH)
-        state, logits = policy.initial_state(BATCH), []
-        with torch.no_grad():
-            joined = policy.join().as_arrays()
-            for t in range(STEPS):
-                told = policy.tell(language[t], joined)
-                stepped = policy.step(observation[t], told, state, keep[t], joined, kept, t)
-                state = stepped.state
-                logits.append(stepped.logits)
-        output, from_kept = gradients(policy, kept)
-        expected_output, expected = gradients(policy, None)
-        torch.testing.assert_close(output.logits, expected_output.logits)
-        torch.testing.assert_close(torch.stack(logits), expected_output.logits)
-        for name in expected:
-            torch.testing.assert_close(from_kept[name], expected[name], rtol=1e-3, atol=1e-5, msg=name)
+@pytest.mark.parametrize("kind", [mixture, baseline])
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: "-".join(form.values()))
+def test_the_compiled_twin_equals_the_definition_and_learns_from_every_parameter(sequence, form, kind):
+    policy = kind(**form)
+    compiled = accelerate(policy)
+    assert type(compiled) in (CompiledMixture, CompiledGRU)
+    for rule in (None, dropout) if kind is mixture else (None,):
+        expected_output = unroll(policy, sequence, rule)
+        expected = gradients(policy, expected_output)
+        for way in (unroll, step_then_unroll):
+            output = way(compiled, sequence, rule)
+            for name, value in output._asdict().items():
+                torch.testing.assert_close(value, expected_output._asdict()[name])
+            for name, grad in gradients(policy, output).items():
+                torch.testing.assert_close(grad, expected[name], rtol=1e-3, atol=1e-4, msg=name)
+                assert grad.abs().sum() > 0, name
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_single_steps_equal_the_unroll(sequence, form):
-    observation, language, keep = sequence
-    policy = mixture(**form)
-    output = unroll(policy, observation, language, keep)
-    state = policy.initial_state(BATCH)
-    for t in range(STEPS):
-        logits, state, routing = policy(observation[t], language[t], reset_state(state, keep[t] == 0))
-        torch.testing.assert_close(logits, output.logits[t])
-        torch.testing.assert_close(routing[1], output.routing[1][t])
-    for computed, expected in zip(state, output.state, strict=True):
+@pytest.mark.parametrize("kind", [mixture, baseline])
+def test_an_agent_computes_the_same_in_any_company(sequence, kind):
+    """An agent's numbers depend neither on its place in the batch nor on the batch's size, to the last bit."""
+    observation, language, mission, not_done = sequence
+    policy = accelerate(kind(obs_encoding="onehot", lang_fusion="attention"))
+    together = unroll(policy, sequence)
+    for agent in range(BATCH):
+        rows = slice(agent, agent + 1)
+        packed = policy.pack(STEPS, 1)
+        features = packed.mission_features(language[mission[:, rows].flatten()])
+        alone = packed.unroll(
+            observation[:, rows], features, torch.arange(STEPS)[:, None], policy.initial_state(1), not_done[:, rows]
+        )
+        assert torch.equal(alone.logits[:, 0], together.logits[:, agent])
+        for layer, everyone in zip(alone.state, together.state, strict=True):
+            assert torch.equal(layer[0], everyone[agent])
+
+
+def test_the_baseline_is_torchs_gru(sequence):
+    observation, language, mission, not_done = sequence
+    policy = baseline()
+    inputs = policy.input_projection(observation.flatten(0, 1), language[mission].flatten(0, 1))
+    first = int((not_done[1:] == 0).any(1).int().argmax()) + 1  # until an episode ends, one call of torch's GRU
+    hidden, _ = policy.gru(inputs.unflatten(0, (STEPS, BATCH))[:first])
+    torch.testing.assert_close(unroll(accelerate(policy), sequence).logits[:first], policy.head(hidden))
+
+
+def test_what_has_no_twin_runs_by_its_definition_and_says_so(capsys):
+    class Doubling(Expert):
+        def forward(self, inputs, state):
+            return 2 * inputs, state
+
+    policy = mixture()
+    policy.moe_layers[1].experts[0] = Doubling(12, 0)
+    assert accelerate(policy) is policy
+    assert "no compiled twin for Doubling" in capsys.readouterr().err
+
+
+def test_a_rule_for_a_policy_without_routers_is_refused(sequence):
+    for policy in (baseline(), accelerate(baseline())):
+        with pytest.raises(ValueError, match="no routers"):
+            unroll(policy, sequence, dropout)
+
+
+def test_operations_equal_torchs_and_so_do_their_gradients():
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape):
+        return torch.randn(*shape, generator=generator, requires_grad=True)
+
+    label = torch.randint(0, 7, (4, 5), generator=generator)
+    functional = torch.nn.functional
+    cases = [
+        (operations.product, torch.matmul, (random(5, 3), random(3, 17))),
+        (operations.product, torch.matmul, (random(5, 3), random(17, 3).t())),
+        (operations.linear, functional.linear, (random(2, 5, 3), random(4, 3), random(4))),
+        (operations.layer_norm, lambda x: functional.layer_norm(x, x.shape[-1:]), (random(2, 3, 8),)),
+        (operations.mean, torch.mean, (random(3, 4),)),
+        (
+            lambda logits: operations.cross_entropy(logits, label)[0],
+            lambda logits: functional.cross_entropy(logits.flatten(0, 1), label.flatten()),
+            (random(4, 5, 7),),
+        ),
+    ]
+    for ours, torchs, arguments in cases:
+        results = ours(*arguments), torchs(*arguments)
+        torch.testing.assert_close(*results)
+        direction = torch.randn(results[0].shape, generator=generator)
+        computed, expected = (torch.autograd.grad((result * direction).sum(), arguments) for result in results)
         torch.testing.assert_close(computed, expected)
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_every_input_form_learns_from_every_parameter(sequence, form):
-    observation, language, keep = sequence
-    for policy in (mixture(**form), GRUPolicy(8, 12, LANG_DIM, **form)):
-        output = unroll(policy, observation, language, keep)
-        assert output.logits.shape == (STEPS, BATCH, 7)
-        output.logits.square().sum().backward()
-        for name, parameter in policy.named_parameters():
-            assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+def test_accuracy_counts_the_first_of_equally_large_logits():
+    logits, label = torch.tensor([[1.0, 3.0, 3.0], [5.0, 0.0, 0.0], [0.0, 0.0, 0.0]]), torch.tensor([1, 1, 0])
+    _, accuracy = operations.cross_entropy(logits, label)
+    assert accuracy.item() == pytest.approx(2 / 3)
 
 
-def test_gru_policy_equals_torchs_gru(sequence):
-    observation, language, keep = sequence
-    policy = GRUPolicy(8, 12, LANG_DIM)
-    output = unroll(policy, observation, language, keep)
-    state = policy.initial_state(BATCH)
-    for t in range(STEPS):
-        logits, state, _ = policy(observation[t], language[t], reset_state(state, keep[t] == 0))
-        torch.testing.assert_close(logits, output.logits[t])
+def test_samples_come_as_often_as_the_softmax_says():
+    logits = torch.tensor([0.0, 1.0, -1.0, 2.0])
+    uniform = np.random.default_rng(0).random(100_000, np.float32)
+    chosen = operations.sample(logits.expand(len(uniform), -1).contiguous(), uniform)
+    shares = np.bincount(chosen, minlength=4) / len(chosen)
+    assert shares == pytest.approx(logits.softmax(-1).numpy(), abs=0.01)
+    assert operations.sample(logits[None], np.array([np.nextafter(np.float32(1), np.float32(0))])) == [3]
 
 
-@pytest.mark.parametrize("sizes", [[2, 4], [3], [16, 33, 1]])
-def test_the_recurrence_and_its_gradients_equal_torchs(sizes):
-    torch.manual_seed(0)
-    grus = [torch.nn.GRU(3, size) for size in sizes]
-    keep = (torch.rand(STEPS, BATCH) > 0.3).float()
-    inputs = torch.randn(STEPS, BATCH, 3, requires_grad=True)
-    state = torch.randn(BATCH, sum(sizes), requires_grad=True)
-    direction = torch.randn(STEPS, BATCH, sum(sizes))
-
-    def stepped():
-        hidden, now = [], state.split(sizes, dim=1)
-        for t in range(STEPS):
-            before = [h * keep[t, :, None] for h in now]
-            now = [gru(inputs[t : t + 1], h[None])[1][0] for gru, h in zip(grus, before, strict=True)]
-            hidden.append(torch.cat(now, dim=1))
-        return torch.stack(hidden)
-
-    def gradients(hidden):
-        wanted = [inputs, state, *(weight for gru in grus for weight in gru.parameters())]
-        return torch.autograd.grad((hidden * direction).sum(), wanted, retain_graph=True)
-
-    expected = stepped()
-    for unroll in (unroll_grus, unroll_in_tensor_operations):
-        hidden = unroll(inputs, state, keep, GRUs.of(grus))
-        torch.testing.assert_close(hidden, expected)
-        for computed, wanted in zip(gradients(hidden), gradients(expected), strict=True):
-            torch.testing.assert_close(computed, wanted, rtol=1e-4, atol=1e-4)
+def test_weights_begin_as_pytorchs_do():
+    layer = torch.nn.ModuleDict({"linear": torch.nn.Linear(25, 4000), "gru": torch.nn.GRU(3, 100)})
+    initialise(layer)
+    for parameter, bound in (
+        (layer["linear"].weight, 1 / 5),
+        (layer["linear"].bias, 1 / 5),
+        (layer["gru"].weight_hh_l0, 0.1),
+    ):
+        assert parameter.abs().max() <= bound
+        assert parameter.std().item() == pytest.approx(bound / 3**0.5, rel=0.03)  # of the uniform distribution
+        assert parameter.mean().item() == pytest.approx(0, abs=0.01)
 
 
-def test_what_other_devices_compute_is_the_same(sequence, monkeypatch):
-    """A GPU runs tensor operations where the CPU runs compiled functions; here both run on the CPU."""
-    observation, language, keep = sequence
+@pytest.mark.parametrize("missions, embed_dim", [(40, 12), (9, 30)])
+def test_principal_components_are_those_of_a_singular_value_decomposition(missions, embed_dim):
+    rng = np.random.default_rng(0)
+    embeddings = (5 + rng.normal(size=(missions, embed_dim)) * np.linspace(1, 0.01, embed_dim)).astype(np.float32)
+    weight, bias = principal_components(embeddings, 6)
+    centred = embeddings.astype(np.float64) - embeddings.mean(0, dtype=np.float64)
+    _, spread, directions = np.linalg.svd(centred, full_matrices=False)
+    expected = directions[:6] * np.sqrt(missions) / np.maximum(spread[:6], 0.1 * spread[0])[:, None]
+    signs = np.sign((weight * expected).sum(1, keepdims=True))
+    assert weight * signs == pytest.approx(expected, abs=1e-5)
+    projected = embeddings @ weight.T + bias
+    assert projected.mean(0) == pytest.approx(np.zeros(6), abs=1e-4)
+    assert projected[:, 0].std() == pytest.approx(1, abs=1e-4)
 
-    def results(policy):
-        policy.zero_grad()
-        output = unroll(policy, observation, language, keep)
-        (output.logits.square().sum() + sum(layer.square().sum() for layer in output.routing)).backward()
-        return output.logits, *(parameter.grad for parameter in policy.parameters())
 
-    form = {"obs_encoding": "onehot", "lang_fusion": "attention"}
-    for policy in (mixture(**form), GRUPolicy(8, 12, LANG_DIM, **form)):
-        with monkeypatch.context() as patched:
-            compiled = results(policy)
-            patched.setattr(torch.Tensor, "is_cpu", False)
-            for computed, expected in zip(results(policy), compiled, strict=True):
-                torch.testing.assert_close(computed, expected, rtol=1e-3, atol=1e-4)
+def test_one_mission_has_no_components():
+    weight, bias = principal_components(np.ones((4, 5), np.float32), 3)
+    assert weight.shape == (0, 5) and bias.shape == (0,)
+
+
+@pytest.mark.parametrize("exponent", [-100, -10, -1, 0, 1, 10, 100])
+def test_the_compiled_logarithm_is_as_exact_as_float32(exponent):
+    for value in np.linspace(1, 2, 501, dtype=np.float32) * np.float32(2.0**exponent):
+        assert log(value) == pytest.approx(np.log(np.float64(value)), rel=3e-7, abs=1.5e-7)
 
 
 @pytest.mark.parametrize("compiled, function", [(sigmoid, torch.sigmoid), (tanh, torch.tanh)])
@@ -230,18 +305,21 @@ def test_attention_scores_depend_on_what_a_cell_holds_not_where_it_is():
     observation = torch.zeros(1, 152, dtype=torch.uint8)
     observation[0, 0:3] = observation[0, 60:63] = torch.tensor([6, 0, 0])  # two red balls: cells 0 and 20
     attention = policy.input_projection.attention
-    scores = attention(observation, attention.answers(torch.randn(1, LANG_DIM), attention.keys())).reshape(-1, 49)
+    scores = attention(observation, torch.randn(1, LANG_DIM)).reshape(-1, 49)
     assert torch.equal(scores[:, 0], scores[:, 20])
     assert not torch.equal(scores[:, 0], scores[:, 1])
 
 
 def test_lpc_by_hand():
+    policy = mixture([[0, 16, 32], [0, 16, 32]])
     routing = [torch.tensor([[0.5, 0.3, 0.2], [0.0, 0.0, 1.0]]), torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])]
-    lpc = compute_lpc(routing, [[0, 16, 32], [0, 16, 32]])
+    lpc = compute_lpc(routing, policy.expert_costs)
     assert lpc.tolist() == pytest.approx([0.3 * 256 + 0.2 * 1024, 2 * 1024])
-    assert compute_lpc([torch.tensor([1.0, 0.0, 0.0])] * 3, [[0, 16, 32]] * 3) == 0
-    assert compute_lpc([torch.tensor([0.0, 0.0, 1.0])] * 3, [[0, 16, 32]] * 3) == 3072
-    assert compute_lpc([torch.tensor([0.25, 0.75])], [0, 2]) == 3  # a flat list is one layer
+    costs = [[0, 256, 1024]] * 3
+    assert compute_lpc([torch.tensor([1.0, 0.0, 0.0])] * 3, costs) == 0
+    assert compute_lpc([torch.tensor([0.0, 0.0, 1.0])] * 3, costs) == 3072
+    assert compute_lpc([torch.tensor([0.25, 0.75])], [[0, 4]]) == 3
+    assert compute_lpc([torch.tensor([[0.25, 0.75]])], [[0, 0]]).tolist() == [0]  # identities only
 
 
 def test_expert_dropout_drops_as_often_as_eq_3_says_and_renormalises():
@@ -256,7 +334,7 @@ def test_expert_dropout_drops_as_often_as_eq_3_says_and_renormalises():
 
 
 def test_parameter_names_are_the_contract():
-    policy = MixtureOfExpertsPolicy()
+    policy = mixture([[0, 16, 32]] * 3, 64, 64, 32)
     names = set(policy.state_dict())
     assert policy.input_projection.weight.shape == (64, 152 + 32)
     gru = {f"gru.{kind}_{side}_l0" for kind in ("weight", "bias") for side in ("ih", "hh")}
@@ -270,12 +348,12 @@ def test_parameter_names_are_the_contract():
 
 
 def test_other_input_forms_add_parameters_and_rename_none():
-    plain = set(MixtureOfExpertsPolicy().state_dict())
+    plain = set(mixture([[0, 16, 32]] * 3, 64, 64, 32).state_dict())
     for lang_fusion in ("film", "attention"):
-        assert plain < set(MixtureOfExpertsPolicy(lang_fusion=lang_fusion).state_dict())
+        assert plain < set(mixture([[0, 16, 32]] * 3, 64, 64, 32, lang_fusion=lang_fusion).state_dict())
 
 
 def test_a_flat_list_of_sizes_means_one_layer():
     assert per_layer([0, 16, 32]) == [[0, 16, 32]]
     assert per_layer([[0, 16], [32]]) == [[0, 16], [32]]
-    assert len(MixtureOfExpertsPolicy(expert_hidden_sizes=[0, 16, 32]).moe_layers) == 1
+    assert len(mixture([0, 16, 32]).moe_layers) == 1

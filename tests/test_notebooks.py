@@ -2,14 +2,15 @@
 
 import contextlib
 import json
-import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from pathlib import Path
 
+import needs
 import pytest
 import untrained
 from bot_routing import SIZES, bot_routing_data, repeated
@@ -19,7 +20,6 @@ from results import paths, routing_caches, tables
 HERE = Path(__file__).resolve().parents[1]
 ROUTING, CROSS_TASK = HERE / "routing_viz.py", HERE / "cross_task_viz.py"
 ONE_ROOM, KEYS = "BabyAI-GoToLocal-v0", "BabyAI-UnlockPickup-v0"
-CHROMIUM = shutil.which("chromium")
 FLAGS = [  # a browser for a test: no sandbox inside a container, and nothing that calls home
     "--no-sandbox",
     "--disable-gpu",
@@ -30,7 +30,6 @@ FLAGS = [  # a browser for a test: no sandbox inside a container, and nothing th
     "--disable-sync",
 ]
 WAIT = 90_000  # milliseconds: machines that test may be slow and busy
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
 
 
 def write_run(root, task_id, trial, data):
@@ -195,8 +194,10 @@ def opened(notebook, cwd, mode="run"):
     """Serve a notebook and open it in Chromium; yield the page."""
     from playwright.sync_api import sync_playwright
 
-    port = 20_000 + os.getpid() * 7 % 20_000 + int(time.time() * 10) % 97
-    log = open(cwd / "server.log", "w")  # noqa: SIM115  (closed below, with the server)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = open(cwd / "server.log", "w", encoding="utf-8")  # noqa: SIM115  (closed below, with the server)
     command = [sys.executable, "-m", "marimo", mode, notebook, "--headless", "--no-token", "--port", str(port)]
     server = subprocess.Popen(list(map(str, command)), cwd=cwd, stdout=log, stderr=subprocess.STDOUT)
     try:
@@ -207,7 +208,7 @@ def opened(notebook, cwd, mode="run"):
                 break
             time.sleep(0.1)
         with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+            browser = playwright.chromium.launch(executable_path=needs.CHROMIUM, args=FLAGS)
             page = browser.new_page(viewport={"width": 1400, "height": 2000})
             page.set_default_timeout(WAIT)
             page.goto(f"http://127.0.0.1:{port}")
@@ -267,14 +268,8 @@ def choose(page, option):
     page.locator("select").filter(has_text=option).first.select_option(label=option)
 
 
-needs_patience = pytest.mark.skipif(
-    "RL_MOP_TEST_EDITOR" not in os.environ,
-    reason="how soon the editor starts its cells depends on the machine's load; RL_MOP_TEST_EDITOR=1 runs this too",
-)
-
-
-@needs_browser
-@pytest.mark.parametrize("mode", ["run", pytest.param("edit", marks=needs_patience)])
+@needs.browser
+@pytest.mark.parametrize("mode", ["run", pytest.param("edit", marks=needs.patience)])
 def test_choose_a_checkpoint_change_the_analysis_save_the_figure(own_workplace, mode):
     with opened(ROUTING, own_workplace, mode) as page:
         if mode == "edit":
@@ -289,7 +284,7 @@ def test_choose_a_checkpoint_change_the_analysis_save_the_figure(own_workplace, 
     assert "Traceback" not in (own_workplace / "server.log").read_text()
 
 
-@needs_browser
+@needs.browser
 def test_every_tab_shows_figures_and_the_player_plays(own_workplace):
     with opened(ROUTING, own_workplace) as page:
         drawn_heatmap(page)
@@ -309,7 +304,7 @@ def test_every_tab_shows_figures_and_the_player_plays(own_workplace):
     assert "Traceback" not in (own_workplace / "server.log").read_text()
 
 
-@needs_browser
+@needs.browser
 def test_cross_task_viz_filters_compares_and_saves(own_workplace):
     with opened(CROSS_TASK, own_workplace) as page:
         page.get_by_text("2 checkpoints", exact=True).wait_for()
@@ -327,7 +322,7 @@ def test_cross_task_viz_filters_compares_and_saves(own_workplace):
     assert "Traceback" not in (own_workplace / "server.log").read_text()
 
 
-@needs_browser
+@needs.browser
 @pytest.mark.parametrize("notebook", [ROUTING, CROSS_TASK])
 def test_with_nothing_trained_the_notebooks_say_what_to_run(notebook, tmp_path):
     with opened(notebook, tmp_path) as page:

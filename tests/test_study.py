@@ -15,11 +15,18 @@ from study import SCRIPTS, STUDIES, Run
 
 ROOT = Path(__file__).parent.parent
 TASK = "BabyAI-GoToObj-v0"
-SMALL = ["--tasks", TASK, "--seeds", "1", "--jobs", "2"]
+SMALL = ["--tasks", TASK, "--seeds", "1", "--num_episodes", "12"]
+
+
+@pytest.fixture(autouse=True)
+def no_hub(monkeypatch):
+    """The encoder of config.yaml's choice would be downloaded where there is a network."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
 def study(folder):
-    command = [sys.executable, ROOT / "study.py", "levels", *SMALL, "--budget", "640", "--folder", folder]
+    flags = ["--jobs", "1", "--budget", "640", "--folder", folder]
+    command = [sys.executable, ROOT / "study.py", "levels", *SMALL, *flags]
     return subprocess.run(command, capture_output=True, text=True)
 
 
@@ -47,6 +54,7 @@ def test_what_fails_is_named_the_rest_goes_on_and_nothing_is_trained_twice(tmp_p
     assert [row[1] for row in rows] == names
     results = tables.read_results(tmp_path / "evaluation_results.csv").sort_values("trial")
     lesions = tables.read_results(tmp_path / "evaluation_results_lesions.csv").sort_values("trial")
+    assert (results["num_episodes"] == 12).all()
     assert results["trial"].tolist() == [0, 1, 2] and lesions["trial"].tolist() == [0, 1]
     for row, success, lpc in zip(rows, results["success_rate"], results["mean_lpc"], strict=True):
         assert row[3].startswith(f"{100 * success:.1f} (")
@@ -57,7 +65,18 @@ def test_what_fails_is_named_the_rest_goes_on_and_nothing_is_trained_twice(tmp_p
 
 
 def test_interrupted_it_saves_and_goes_on_where_it_stopped(tmp_path):
-    command = [sys.executable, ROOT / "study.py", "levels", *SMALL, "--budget", "1e7", "--folder", tmp_path]
+    command = [
+        sys.executable,
+        ROOT / "study.py",
+        "levels",
+        *SMALL,
+        "--jobs",
+        "2",
+        "--budget",
+        "1e7",
+        "--folder",
+        tmp_path,
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     metrics = tmp_path / "checkpoints" / TASK / "trial_0" / "seed_0" / paths.METRICS_FILE
     while not metrics.exists():

@@ -15,7 +15,8 @@ from basics.config import load_keys
 from basics.errors import UserError, run_script
 from policy.agent import load_agent
 from results import checkpoints, tables
-from training.imitation import Learner, learning_rate, lpc_penalty
+from training.imitation import Trainer, learning_rate
+from training.losses import lpc_penalty
 from training.run import train, train_from_command_line
 
 ROOT = Path(__file__).parent.parent
@@ -111,12 +112,12 @@ def test_what_a_checkpoint_holds(tmp_path):
 
 def test_routers_learn_at_their_own_rate(tmp_path):
     """Adam's first step moves every weight that has a gradient by its group's learning rate."""
-    learner = Learner(config_for(tmp_path, num_updates=9, lr=0.01, router_lr_factor=0.25, train_lang_proj=True))
-    before = {name: parameter.detach().clone() for name, parameter in learner.agent.named_parameters()}
-    learner.start()
-    learner.learn(learner.collect())
-    learner.env.close()
-    for name, parameter in learner.agent.named_parameters():
+    trainer = Trainer(config_for(tmp_path, num_updates=9, lr=0.01, router_lr_factor=0.25, train_lang_proj=True))
+    before = {name: parameter.detach().clone() for name, parameter in trainer.agent.named_parameters()}
+    trainer.start()
+    trainer.learn(trainer.collect())
+    trainer.env.close()
+    for name, parameter in trainer.agent.named_parameters():
         furthest = (parameter - before[name]).abs().max().item()
         assert furthest == pytest.approx(0.0025 if ".router." in name else 0.01, rel=1e-2), name
 
@@ -137,9 +138,9 @@ def test_losses_are_what_the_design_says(tmp_path):
 def walk(tmp_path, share, updates=12):
     """Return the actions taken and the bot's [T, N], per environment its episodes' rewards, and the row of metrics."""
     config = config_for(tmp_path, num_updates=99, num_envs=16, unroll_len=20, backend="fast", bot_share=share)
-    learner = Learner(config)
-    learner.start()
-    step, actions, labels = learner.env.step, [], [learner.infos["bot_action"]]
+    trainer = Trainer(config)
+    trainer.start()
+    step, actions, labels = trainer.env.step, [], [trainer.infos["bot_action"]]
     ended = [[] for _ in range(16)]
 
     def noted(chosen):
@@ -150,11 +151,11 @@ def walk(tmp_path, share, updates=12):
             ended[index].append(result[1][index])
         return result
 
-    learner.env.step = noted
+    trainer.env.step = noted
     for _ in range(updates):
-        learner.learn(learner.collect())
-    row = learner.metrics(1.0, 0)
-    learner.env.close()
+        trainer.learn(trainer.collect())
+    row = trainer.metrics(1.0, 0)
+    trainer.env.close()
     return np.array(actions), np.array(labels[:-1]), ended, row
 
 

@@ -14,16 +14,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from basics.errors import UserError
 from fast_babyai.reference import make_vec_env, sample_missions
-from mixture_of_experts import JoinedPolicy, PolicyActivations, compute_lpc, drop_experts
-from policy.agent import Agent, Teller, choose_device
-from policy.input import OBSERVATION_SIZE, Told, observation_vector
+from mixture_of_experts import drop_experts
+from policy.agent import Agent, choose_device
+from policy.compiled.operations import sample
+from policy.input import OBSERVATION_SIZE, observation_vector
 from policy.language import MissionEncoder
+from policy.recurrent_policy import RecurrentPolicy, RoutingRule
+from training.losses import imitation_losses
+from training.optimizer import Adam
 
-MEANS = ("loss", "ce", "penalty", "accuracy", "mean_lpc")  # metrics that are means over the updates since the last row
+FIRST_SUMS = ("loss", "ce", "penalty", "accuracy", "mean_lpc")  # what older checkpoints summed, by place
 
 
 class Rollout(NamedTuple):
@@ -31,44 +35,39 @@ class Rollout(NamedTuple):
 
     Attributes:
         observation: uint8 [T, N, 152].
-        told: the missions, from `Teller`, of T * N rows.
-        keep: float [T, N], 0 where an episode begins.
+        features: of the missions met, from `RecurrentPolicy.mission_features`, differentiable.
+        mission: int64 [T, N], each step's row in the features.
+        not_done: float [T, N], 0 where an episode begins.
         label: the bot's actions, int64 [T, N].
-        dropout_noise: uniform, per layer [T, N, E]; empty without expert dropout.
         state: the policy's state before the first step.
-        activations: what the policy computed on the way, where that is kept.
-        joined: the policy's weights in the form in which they were read.
+        rule: the expert dropout that the steps were walked with, if any.
+        policy: what walked them, with the weights it had.
     """
 
     observation: Tensor
-    told: Told
-    keep: Tensor
+    features: tuple[Tensor, ...]
+    mission: Tensor
+    not_done: Tensor
     label: Tensor
-    dropout_noise: list[Tensor]
     state: list[Tensor]
-    activations: PolicyActivations | None
-    joined: JoinedPolicy
-
-
-def lpc_penalty(lpc: Tensor, ce: Tensor, config: Mapping[str, Any]) -> Tensor:
-    """Return the price of the pathways used: `lpc_alpha * LPC`, or with `normalize_lpc` that over (CE + lpc_epsilon).
-
-    The cross-entropy in the denominator only scales the price (eq. 2 of arXiv 2506.02813); no gradient flows into it,
-    or the policy could lower the price by imitating worse.
-    """
-    price = config["lpc_alpha"] * lpc
-    return price / (ce.detach() + config["lpc_epsilon"]) if config["normalize_lpc"] else price
+    rule: RoutingRule | None
+    policy: RecurrentPolicy
 
 
 def learning_rate(update: int, config: Mapping[str, Any]) -> float:
     """Return the learning rate of update 0 .. num_updates - 1."""
     progress = update / config["num_updates"]
-    factor = {
-        "constant": 1.0,
-        "linear": 1 - progress,
-        "cosine": 0.5 * (1 + math.cos(math.pi * progress)),
-    }
+    factor = {"constant": 1.0, "linear": 1 - progress, "cosine": 0.5 * (1 + _cosine(math.pi * progress))}
     return config["lr"] * factor[config["lr_schedule"]]
+
+
+def _cosine(x: float) -> float:
+    """Return cos(x) for x in [0, pi] by its series: the C library's differs between processors in the last digit."""
+    total, term = 1.0, 1.0
+    for n in range(2, 40, 2):
+        term *= -x * x / (n * (n - 1))
+        total += term
+    return total
 
 
 def walked_alone(config: Mapping[str, Any]) -> np.ndarray:
@@ -97,7 +96,7 @@ class EpisodeStatistics:
             self.episodes += int((done & self.counted).sum())
             self.successes += int(success.sum())
             # A level that the bot finds solved needs no step of it: the student's one step then counts against one.
-            self.path_ratios += float((self.steps[success] / np.maximum(bot_steps[success], 1)).sum())
+            self.path_ratios += sum((self.steps[success] / np.maximum(bot_steps[success], 1)).tolist())
             self.steps[done] = 0
 
     def row(self) -> dict[str, float]:
@@ -107,7 +106,7 @@ class EpisodeStatistics:
         }
 
 
-class Learner:
+class Trainer:
     """All that a training run carries from one update to the next.
 
     Args:
@@ -125,8 +124,7 @@ class Learner:
         self.config["input_dim"] = self.agent.policy.input_projection.encoder.size
         self.agent.spread_missions(sample_missions(config["task_id"]))
         self.agent.lang_proj.requires_grad_(config["train_lang_proj"])
-        self.parameters = [parameter for parameter in self.agent.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.Adam(self._parameter_groups(), lr=config["lr"], fused=self.device.type != "mps")
+        self.optimizer = Adam(self._parameter_groups(), lr=config["lr"])
         self.noise = torch.Generator().manual_seed(self.seed)
         self.env = make_vec_env(
             config["task_id"],
@@ -136,19 +134,18 @@ class Learner:
             train_levels=config["train_levels"],
         )
         self.policy_state = self.agent.policy.initial_state(config["num_envs"])
-        self.activations = self.agent.empty_activations(config["unroll_len"], config["num_envs"])
-        self.keep = np.zeros(config["num_envs"], np.float32)
+        self.not_done = np.zeros(config["num_envs"], np.float32)
         self.alone = walked_alone(config)
         self.episodes = EpisodeStatistics(self.alone)
         self.update = 0
-        self.sums = torch.zeros(len(MEANS), device=self.device)
+        self.sums: dict[str, Tensor] = {}  # of what the losses measured, over the updates since the last row of metrics
         self.updates_summed = 0
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         """Return what the optimizer trains, each group with the factor by which its learning rate differs from lr."""
-        routers = {id(p) for name, p in self.agent.policy.named_parameters() if ".router." in name}
-        slow = [parameter for parameter in self.parameters if id(parameter) in routers]
-        rest = [parameter for parameter in self.parameters if id(parameter) not in routers]
+        trained = {name: p for name, p in self.agent.named_parameters() if p.requires_grad}
+        slow = [parameter for name, parameter in trained.items() if ".router." in name]
+        rest = [parameter for name, parameter in trained.items() if ".router." not in name]
         groups = [{"params": rest, "lr_factor": 1.0}]
         return [*groups, {"params": slow, "lr_factor": self.config["router_lr_factor"]}] if slow else groups
 
@@ -165,103 +162,62 @@ class Learner:
         """Walk `unroll_len` steps: the student samples its actions from its policy, and the bot takes its share."""
         steps, num_envs, agent = self.config["unroll_len"], self.config["num_envs"], self.agent
         observation = torch.zeros(steps, num_envs, OBSERVATION_SIZE, dtype=torch.uint8)
-        keep = torch.zeros(steps, num_envs)
-        label, rows = np.zeros((2, steps, num_envs), np.int64)
-        # argmax of probability / exponential noise is a sample of the policy (the Gumbel trick)
-        noise = torch.empty(steps, num_envs, self.config["num_actions"]).exponential_(generator=self.noise)
-        noise = noise.log_().numpy()
+        not_done = torch.zeros(steps, num_envs)
+        label, mission = torch.zeros(2, steps, num_envs, dtype=torch.int64)
+        uniform = torch.rand(steps, num_envs, generator=self.noise).numpy()
         bot_walks = torch.rand(steps, num_envs, generator=self.noise).numpy() < self.config["bot_share"]
         bot_walks &= ~self.alone
-        dropout_noise = self._dropout_noise()
-        before = self.policy_state
-        with torch.enable_grad():
-            joined = agent.policy.join()
-        joined_now = joined.as_arrays() if self.activations else joined
-        teller = Teller(agent, joined)
-        mission_row = teller.rows(agent.missions.lookup(self.infos["mission"]))
-        told = teller.now(mission_row)
-        state = before
-        for t, (seen, kept) in enumerate(zip(observation, keep, strict=True)):
-            seen.numpy()[:] = observation_vector(self.observations)
-            kept.numpy()[:] = self.keep
-            label[t], rows[t] = self.infos["bot_action"], mission_row
-            output = agent.step(
-                seen.to(self.device),
-                told,
-                state,
-                kept.to(self.device),
-                joined_now,
-                self.activations,
-                t,
-                self._dropout_rule([layer[t] for layer in dropout_noise]),
-            )
+        rule = self._dropout_rule()
+        policy = agent.fast_policy.pack(steps, num_envs)
+        missions = agent.mission_features(policy)
+        mission_row = missions.rows(agent.missions.lookup(self.infos["mission"]))
+        before = state = self.policy_state
+        for t in range(steps):
+            observation[t] = torch.from_numpy(observation_vector(self.observations))
+            not_done[t] = torch.from_numpy(self.not_done)
+            label[t] = torch.from_numpy(self.infos["bot_action"])
+            mission[t] = torch.from_numpy(mission_row)
+            seen, told, going_on = (tensor[t].to(self.device) for tensor in (observation, mission, not_done))
+            output = policy.step(t, seen, missions.features, told, state, going_on, rule)
             state = output.state
-            chosen = (output.logits.cpu().numpy() - noise[t]).argmax(-1)
-            actions = np.where(bot_walks[t], label[t], chosen)
+            actions = np.where(bot_walks[t], label[t].numpy(), sample(output.logits, uniform[t]))
             bot_steps = self.infos["bot_steps"]
             self.observations, rewards, terminated, truncated, self.infos = self.env.step(actions)
             done = terminated | truncated
             self.episodes.add(rewards, done, bot_steps)
-            self.keep = (~done).astype(np.float32)
+            self.not_done = (~done).astype(np.float32)
             if done.any():
                 began = np.flatnonzero(done)
-                mission_row[began] = teller.rows(agent.missions.lookup(self.infos["mission"][began]))
-                told = teller.now(mission_row)
-        return Rollout(
-            observation.to(self.device),
-            teller.told._replace(rows=torch.from_numpy(rows.ravel()).to(self.device)),
-            keep.to(self.device),
-            torch.from_numpy(label).to(self.device),
-            dropout_noise,
-            before,
-            self.activations,
-            joined,
-        )
+                mission_row[began] = missions.rows(agent.missions.lookup(self.infos["mission"][began]))
+        there = (tensor.to(self.device) for tensor in (mission, not_done, label))
+        return Rollout(observation.to(self.device), missions.features, *there, before, rule, policy)
 
     def learn(self, rollout: Rollout) -> None:
-        """One gradient step on what the bot would have done along a rollout."""
-        output = self.agent.policy.unroll(
-            rollout.observation,
-            rollout.told,
-            rollout.state,
-            rollout.keep,
-            rollout.joined,
-            rollout.activations,
-            self._dropout_rule(rollout.dropout_noise),
-        )
-        ce = nn.functional.cross_entropy(output.logits.flatten(0, 1), rollout.label.flatten())
-        lpc = penalty = ce.new_zeros(())
-        if output.routing:
-            lpc = compute_lpc(output.routing, self.agent.expert_hidden_sizes).mean()
-            penalty = lpc_penalty(lpc, ce, self.config)
-        loss = ce + penalty
+        """Make one gradient step on what the bot would have done along a rollout."""
+        policy, *steps = rollout.policy, rollout.observation, rollout.features, rollout.mission
+        output = policy.unroll(*steps, rollout.state, rollout.not_done, rollout.rule)
+        measured = imitation_losses(self.agent.policy, output, rollout, self.config)
 
         for group in self.optimizer.param_groups:
             group["lr"] = group["lr_factor"] * learning_rate(self.update, self.config)
         self.optimizer.zero_grad()
-        loss.backward()
-        if self.config["max_grad_norm"] is not None:
-            nn.utils.clip_grad_norm_(self.parameters, self.config["max_grad_norm"])
-        self.optimizer.step()
+        measured["loss"].backward()
+        self.optimizer.step(self.config["max_grad_norm"])
 
         self.policy_state = [layer.detach().clone() for layer in output.state]
-        accuracy = (output.logits.argmax(-1) == rollout.label).float().mean()
-        self.sums += torch.stack([loss, ce, penalty, accuracy, lpc]).detach()
+        self.sums = {name: value.detach() + self.sums.get(name, 0.0) for name, value in measured.items()}
         self.updates_summed += 1
         self.update += 1
 
-    def _dropout_noise(self) -> list[Tensor]:
+    def _dropout_rule(self) -> RoutingRule | None:
+        """Return the expert dropout of the next rollout, None without any."""
         if not self.config.get("expert_dropout"):
-            return []
-        shape = (self.config["unroll_len"], self.config["num_envs"])
-        sizes = self.agent.expert_hidden_sizes
-        return [torch.rand(*shape, len(layer), generator=self.noise).to(self.device) for layer in sizes]
-
-    def _dropout_rule(self, noise: list[Tensor]):
-        if not noise:
             return None
+        shape = (self.config["unroll_len"], self.config["num_envs"])
+        sizes = [len(layer) for layer in self.agent.policy.expert_costs]
+        noise = [torch.rand(*shape, size, generator=self.noise).to(self.device) for size in sizes]
         probability, threshold = self.config["expert_dropout"], self.config["expert_dropout_threshold"]
-        return lambda layer, routing: drop_experts(routing, noise[layer].reshape(routing.shape), probability, threshold)
+        return lambda layer, routing, t: drop_experts(routing, noise[layer][t], probability, threshold)
 
     def metrics(self, seconds: float, since_update: int) -> dict[str, float]:
         """Return the row of metrics.csv for the updates since the last one, and begin the next.
@@ -269,11 +225,9 @@ class Learner:
         Raises:
             UserError: the loss is no longer a number.
         """
-        means = dict(zip(MEANS, (self.sums / self.updates_summed).tolist(), strict=True))
+        means = {name: (total / self.updates_summed).item() for name, total in self.sums.items()}
         if not math.isfinite(means["loss"]):
             raise UserError(f"the loss became {means['loss']} by update {self.update}: try a smaller lr")
-        if not self.agent.expert_hidden_sizes:
-            means["mean_lpc"] = math.nan
         env_steps = (self.update - since_update) * self.config["num_envs"] * self.config["unroll_len"]
         row = {
             "update": self.update,
@@ -284,7 +238,7 @@ class Learner:
             "lr": learning_rate(self.update - 1, self.config),
             "steps_per_second": env_steps / seconds,
         }
-        self.sums.zero_()
+        self.sums = {}
         self.updates_summed = 0
         self.episodes.clear()
         return row
@@ -301,7 +255,7 @@ class Learner:
                 "noise": self.noise.get_state(),
                 "env": {name: torch.from_numpy(array) for name, array in self.env.get_state().items()},
                 "policy_state": self.policy_state,
-                "keep": torch.from_numpy(self.keep),
+                "keep": torch.from_numpy(self.not_done),
                 "missions": list(self.agent.missions.numbers),
                 "sums": self.sums,
                 "updates_summed": self.updates_summed,
@@ -319,9 +273,12 @@ class Learner:
         self.noise.set_state(saved["noise"])
         self.observations, self.infos = self.env.set_state({name: t.numpy() for name, t in saved["env"].items()})
         self.policy_state = [layer.to(self.device) for layer in saved["policy_state"]]
-        self.keep = saved["keep"].numpy()
+        self.not_done = saved["keep"].numpy()
         self.agent.missions.lookup(saved["missions"])  # the numbers they had, so that sums keep their order
-        self.sums = saved["sums"].to(self.device)
+        sums = saved["sums"]
+        if isinstance(sums, Tensor):
+            sums = dict(zip(FIRST_SUMS, sums, strict=True))
+        self.sums = {name: total.to(self.device) for name, total in sums.items()}
         self.updates_summed = saved["updates_summed"]
         self.episodes.steps = saved["episode_steps"].numpy()
         self.episodes.episodes, self.episodes.successes, self.episodes.path_ratios = saved["episodes"]

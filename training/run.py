@@ -168,7 +168,7 @@ def train(config: dict[str, Any], given: Iterable[str] = (), resume: bool = Fals
         overwrite: begin anew where a run exists.
 
     Raises:
-        UserError: bad input, see `open_run` and `training.imitation.Learner`.
+        UserError: bad input, see `open_run` and `training.imitation.Trainer`.
     """
     from fast_babyai.reference import check_task
 
@@ -183,10 +183,10 @@ def train(config: dict[str, Any], given: Iterable[str] = (), resume: bool = Fals
 
 
 def _train(config: dict[str, Any], start: tuple[Path, dict] | None, folder: RunFolder, stops: list[int]) -> int:
-    from training.imitation import Learner  # PyTorch takes seconds to import: --help and bad input come without it
+    from training.imitation import Trainer  # PyTorch takes seconds to import: --help and bad input come without it
 
     try:
-        trainer = Learner(config)
+        trainer = Trainer(config)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise

@@ -1,28 +1,23 @@
-"""The policy's arithmetic, compiled for the CPU.
+"""The policy's arithmetic, compiled for the CPU: one timestep of each part, and the gradient of many.
 
 At batch sizes of some tens, a tensor operation costs more to call than to compute; here a layer is a few calls. Arrays
-are float32 and contiguous. Their last axis is the batch of B agents: what is one per unit (a bias, a gate's rows) then
-lies in one piece, a matrix multiplies from the left as torch keeps it, and loops run over many neighbours at once.
-Observations and missions are the exception: theirs are rows, one per agent.
+are float32 and contiguous, their last axis the batch of B agents (`policy.compiled.buffers`). Observations and missions
+are the exception: theirs are rows, one per agent.
 """
 
 import math
 
 import numpy as np
-import scipy.linalg  # noqa: F401  (numba's products are its BLAS)
 from llvmlite import ir
 from numba import njit, types
-from numba.core import cgutils
 from numba.extending import intrinsic
-from threadpoolctl import threadpool_limits
 
-from basics import compiler_cache  # noqa: F401  (before numba)
-
-threadpool_limits(1, user_api="blas")  # products this small only wait for further threads
+from policy.compiled.products import add_product
 
 ZERO, ONE, TWO = np.float32(0), np.float32(1), np.float32(2)
 LOG2_E, LN_2 = np.float32(math.log2(math.e)), np.float32(math.log(2))
 TO_NEAREST = np.float32(1.5 * 2**23)  # adding and subtracting it rounds a small float32 to the nearest integer
+THIRD, FIFTH, SEVENTH, NINTH = (np.float32(1 / n) for n in (3, 5, 7, 9))
 A2, A3, A4, A5, A6 = (np.float32(1 / math.factorial(n)) for n in range(2, 7))
 
 
@@ -45,6 +40,26 @@ def exp(x):
     return series * _float_of_bits((np.int32(k) + np.int32(127)) << np.int32(23))
 
 
+@intrinsic
+def _bits_of_float(context, x):
+    def code(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], ir.IntType(32))
+
+    return types.int32(types.float32), code
+
+
+@njit(inline="always", error_model="numpy")
+def log(x):
+    """The natural logarithm of a positive float32: x = 2**k * m with m near 1, log(m) by the series of atanh."""
+    bits = _bits_of_float(x)
+    k = (bits - np.int32(0x3F3504F3)) >> np.int32(23)  # so that m lies between 1/sqrt(2) and sqrt(2)
+    m = _float_of_bits(bits - (k << np.int32(23)))
+    s = (m - ONE) / (m + ONE)
+    square = s * s
+    series = ONE + square * (THIRD + square * (FIFTH + square * (SEVENTH + square * NINTH)))
+    return np.float32(k) * LN_2 + TWO * s * series
+
+
 @njit(inline="always", error_model="numpy")
 def sigmoid(x):
     return ONE / (ONE + exp(-x))
@@ -55,37 +70,20 @@ def tanh(x):
     return TWO / (ONE + exp(-TWO * x)) - ONE
 
 
-@intrinsic
-def add_product(context, a, b, c):
-    """c += a @ b, where `np.dot` can only replace c; a or b may be the `.T` of a contiguous matrix."""
-
-    def code(context, builder, signature, arguments):
-        char, size, pointer = ir.IntType(8), ir.IntType(64), ir.IntType(8).as_pointer()
-        given = zip(signature.args, arguments, strict=True)
-        arrays = [context.make_array(kind)(context, builder, value) for kind, value in given]
-        (rows, inner), (_, columns), _ = (cgutils.unpack_tuple(builder, array.shape, 2) for array in arrays)
-        a_data, b_data, c_data = (builder.bitcast(array.data, pointer) for array in arrays)
-        one = builder.bitcast(cgutils.alloca_once_value(builder, ir.Constant(ir.FloatType(), 1)), pointer)
-        transposed_a, transposed_b = (kind.layout == "F" for kind in signature.args[:2])
-        transpose_a, transpose_b = (ir.Constant(char, ord("nt"[t])) for t in (transposed_a, transposed_b))
-        lead_a, lead_b = rows if transposed_a else inner, inner if transposed_b else columns
-        # BLAS counts by columns, so this is c.T += b.T @ a.T
-        arguments = [ir.Constant(char, ord("s")), transpose_b, transpose_a, columns, rows, inner]
-        arguments += [one, b_data, lead_b, a_data, lead_a, one, c_data, columns]
-        kinds = [char, char, char, size, size, size, *[pointer, pointer, size, pointer, size], pointer, pointer, size]
-        gemm = ir.FunctionType(ir.IntType(32), kinds)
-        builder.call(cgutils.get_or_insert_function(builder.module, gemm, "numba_xxgemm"), arguments)
-        return context.get_dummy_value()
-
-    if not (a.layout in "CF" and b.layout in "CF" and c.layout == "C"):
-        raise TypeError(f"add_product of arrays that are not contiguous: {a}, {b}, {c}")
-    return types.none(a, b, c), code
-
-
 @njit(cache=True, nogil=True, error_model="numpy")
 def _add(row, total):
     for j in range(total.size):
         total[j] += row[j]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _add_columns(block, totals):
+    """totals [s] += the columns of block [s, B], one after the other."""
+    for j in range(totals.size):
+        total = totals[j]
+        for b in range(block.shape[1]):
+            total += block[j, b]
+        totals[j] = total
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -103,12 +101,12 @@ def _fill(rows, values):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _mask(rows, keep, masked):
-    """rows [s, B] * keep [B] -> masked [s, B]."""
+def _mask(rows, not_done, masked):
+    """rows [s, B] * not_done [B] -> masked [s, B]."""
     for j in range(rows.shape[0]):
         row, result = rows[j], masked[j]
-        for b in range(keep.size):
-            result[b] = row[b] * keep[b]
+        for b in range(not_done.size):
+            result[b] = row[b] * not_done[b]
 
 
 # Short loops over whole blocks, each with one array to write: those the compiler turns into vector code.
@@ -148,7 +146,7 @@ def _four(block):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def gru_forward(weight_ih, weight_hh, bias_ih, bias_hh, inputs, state, keep, gates, after, before):
+def gru_forward(weight_ih, weight_hh, bias_ih, bias_hh, inputs, state, not_done, gates, after, before):
     """A timestep of GRUs side by side, by torch.nn.GRU's equations: r, z = sigmoid(i + u), n = tanh(i_n + r * u_n),
     h' = (1 - z) * n + z * h, where i and u are the products of the input and of the state h, with their biases.
 
@@ -156,12 +154,12 @@ def gru_forward(weight_ih, weight_hh, bias_ih, bias_hh, inputs, state, keep, gat
         weight_ih .. bias_hh: each a tuple with one array per GRU of s hidden units (H in all), as torch lays them out.
         inputs: [input_size, B].
         state: [H, B].
-        keep: [B], 0 where an episode begins and the state returns to zero, else 1.
+        not_done: [B], 0 where an episode begins and the state returns to zero, else 1.
         gates: [4H, B], to be filled per GRU with r, z, n, u_n.
         after: [H, B], to be filled with h'.
         before: [H, B], to work in.
     """
-    _mask(state, keep, before)
+    _mask(state, not_done, before)
     start = 0
     for g in range(len(weight_hh)):
         hh, b_i, b_h = weight_hh[g], bias_ih[g], bias_hh[g]
@@ -182,7 +180,7 @@ def gru_forward(weight_ih, weight_hh, bias_ih, bias_hh, inputs, state, keep, gat
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def gru_backward(
-    weight_ih, weight_hh, inputs, state, keep, gates, after, grad_after, grad_inputs, grad_state,
+    weight_ih, weight_hh, inputs, state, not_done, gates, after, grad_after, grad_inputs, grad_state,
     grad_weight_ih, grad_weight_hh, grad_bias_ih, grad_bias_hh, before, d_gates, d_biases,
 ):  # fmt: skip
     """The gradient of T timesteps of `gru_forward`.
@@ -190,18 +188,17 @@ def gru_backward(
     Args:
         inputs: [T, input_size, B].
         state: [H, B], before the first.
-        keep: [T, B].
+        not_done: [T, B].
         gates, after: [T, 4H, B] and [T, H, B], as `gru_forward` filled them.
         grad_after: [T, H, B], the gradient of h' from elsewhere.
         grad_inputs .. grad_bias_hh: zeros, to become the gradients of what they are named after.
         before, d_gates: [H, B] and [4H, B], to work in.
-        d_biases: zeros [4H, 1], to work in.
+        d_biases: zeros [4H, B], to work in.
     """
-    ones = np.ones((keep.shape[1], 1), np.float32)
     by_row = np.empty(state.size, np.float32)  # a product of rows is faster than one of columns
     inputs_by_row = np.empty((inputs.shape[2], inputs.shape[1]), np.float32)
-    for t in range(keep.shape[0] - 1, -1, -1):
-        _mask(state if t == 0 else after[t - 1], keep[t], before)
+    for t in range(not_done.shape[0] - 1, -1, -1):
+        _mask(state if t == 0 else after[t - 1], not_done[t], before)
         _add(grad_after[t].ravel(), grad_state.ravel())
         _transpose(inputs[t], inputs_by_row)
         start = 0
@@ -221,12 +218,14 @@ def gru_backward(
             add_product(block[: 2 * s], h_by_row, grad_hh[: 2 * s])
             add_product(block[3 * s :], h_by_row, grad_hh[2 * s :])
             start += s
-        add_product(d_gates, ones, d_biases)
-        _mask(grad_state, keep[t], grad_state)
+        _add(d_gates.ravel(), d_biases.ravel())
+        _mask(grad_state, not_done[t], grad_state)
+    totals = np.zeros(d_biases.shape[0], np.float32)
+    _add_columns(d_biases, totals)
     start = 0
     for g in range(len(weight_hh)):
         s = weight_hh[g].shape[1]
-        of_gru = d_biases[4 * start : 4 * (start + s), 0]
+        of_gru = totals[4 * start : 4 * (start + s)]
         grad_bias_ih[g][:] = of_gru[: 3 * s]
         grad_bias_hh[g][: 2 * s] = of_gru[: 2 * s]
         grad_bias_hh[g][2 * s :] = of_gru[3 * s :]
@@ -260,6 +259,7 @@ def route_backward(hidden, weight, routing, grad_routing, grad_hidden, grad_weig
     """The gradient of T timesteps of `route`, added to `grad_hidden` [T, >= R, B], `grad_weight` and `grad_bias` [E];
     `d_scores` [E, B] is to work in."""
     first = weight.shape[1]
+    by_row = np.empty((hidden.shape[2], first), np.float32)
     for t in range(hidden.shape[0]):
         for b in range(routing.shape[2]):
             mean = ZERO
@@ -269,7 +269,8 @@ def route_backward(hidden, weight, routing, grad_routing, grad_hidden, grad_weig
                 d_scores[e, b] = routing[t, e, b] * (grad_routing[t, e, b] - mean)
                 grad_bias[e] += d_scores[e, b]
         add_product(weight.T, d_scores, grad_hidden[t, :first])
-        add_product(d_scores, hidden[t, :first].T, grad_weight)
+        _transpose(hidden[t, :first], by_row)
+        add_product(d_scores, by_row, grad_weight)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -300,7 +301,7 @@ def mix(sizes, projections, inputs, hidden, first, used, weighted, output):
 
     Args:
         sizes: int64 [E], the experts' hidden units, H in all; 0 is the identity.
-        projections: [size, H + E], see `mixture_of_experts.JoinedLayer`.
+        projections: [size, H + E], see `policy.compiled.mixing.PackedLayer`.
         inputs: [size, B], the layer's input.
         hidden: [first + H, B], its states.
         used: [E, B], the weights to mix with.
@@ -324,11 +325,14 @@ def mix_backward(
     columns = projections.shape[1]
     units = columns - sizes.size
     identity, block = weighted[columns], weighted[:columns]
+    by_row = np.empty((inputs.shape[2], columns), np.float32)
     for t in range(inputs.shape[0]):
         d_output, d_used = grad_output[t], grad_used[t]
         _weigh(sizes, hidden[t], first, used[t], block)
-        add_product(d_output, block.T, grad_projections)
-        np.dot(projections.T, d_output, block)
+        _transpose(block, by_row)
+        add_product(d_output, by_row, grad_projections)
+        block[:] = ZERO
+        add_product(projections.T, d_output, block)
         grad_hidden[t, :first] = ZERO
         start = 0
         for e in range(sizes.size):
@@ -351,9 +355,9 @@ def mix_backward(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _look_up(observation, colors, states, rows, answers, scores):
-    """Fill scores [B, heads * cells]: how well each visible cell answers its row's mission, from `answers`."""
-    heads = answers.shape[1]
+def _look_up(observation, colors, states, rows, look_scores, scores):
+    """Fill scores [B, heads * cells]: how well each visible cell answers its row's mission."""
+    heads = look_scores.shape[1]
     cells = scores.shape[1] // heads
     looks = np.empty(cells, np.int64)
     for b in range(observation.shape[0]):
@@ -361,9 +365,9 @@ def _look_up(observation, colors, states, rows, answers, scores):
             look = (np.int64(observation[b, 3 * cell]) * colors + observation[b, 3 * cell + 1]) * states
             looks[cell] = look + observation[b, 3 * cell + 2]
         for head in range(heads):
-            answer, score = answers[rows[b], head], scores[b, head * cells : (head + 1) * cells]
+            matches, score = look_scores[rows[b], head], scores[b, head * cells : (head + 1) * cells]
             for cell in range(cells):
-                score[cell] = answer[looks[cell]]
+                score[cell] = matches[looks[cell]]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -381,7 +385,7 @@ def _look_up_backward(observation, colors, states, rows, grad_scores, grad_answe
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def read_forward(
-    observation, colors, states, starts, rows, of_missions, answers, of_scores, table, scores, by_row, output
+    observation, colors, states, starts, rows, of_missions, look_scores, of_scores, table, scores, by_row, output
 ):
     """What a policy's layers read: of the mission, plus scores times `of_scores`, plus the one-hot encoded observation
     times `table`, by its rows.
@@ -392,7 +396,7 @@ def read_forward(
         starts: int64 [147], where in the table the rows of each of a cell's properties begin.
         rows: int64 [B], which mission each agent has.
         of_missions: [M, size].
-        answers: [M, heads, looks], see `policy.input.Told`; no heads without attention.
+        look_scores: [M, heads, looks], how well each look answers each mission; no heads without attention.
         of_scores: [heads * cells, size].
         table: [985, size].
         scores, by_row: [B, heads * cells] and [B, size], to work in.
@@ -401,7 +405,7 @@ def read_forward(
     for b in range(rows.size):
         by_row[b] = of_missions[rows[b]]
     if scores.shape[1]:
-        _look_up(observation, colors, states, rows, answers, scores)
+        _look_up(observation, colors, states, rows, look_scores, scores)
         add_product(scores, of_scores, by_row)
     # One property of all agents after the other, so that both the rows it adds and those it adds to stay in the cache.
     for i in range(starts.size):
@@ -415,7 +419,7 @@ def read_forward(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def read_backward(
-    observation, colors, states, starts, rows, answers, of_scores, grad_output,
+    observation, colors, states, starts, rows, look_scores, of_scores, grad_output,
     grad_of_missions, grad_answers, grad_of_scores, grad_table, scores, by_row,
 ):  # fmt: skip
     """Add the gradient of T timesteps of `read_forward`, from grad_output [T, size, B]; observation [T, B, 152], rows
@@ -427,9 +431,10 @@ def read_backward(
         for b in range(by_row.shape[0]):
             _add(by_row[b], grad_of_missions[rows[t, b]])
         if scores.shape[1]:
-            _look_up(seen, colors, states, rows[t], answers, scores)
+            _look_up(seen, colors, states, rows[t], look_scores, scores)
             add_product(scores.T, by_row, grad_of_scores)
-            np.dot(by_row, scores_of, scores)
+            scores[:] = ZERO
+            add_product(by_row, scores_of, scores)
             _look_up_backward(seen, colors, states, rows[t], scores, grad_answers)
         for i in range(starts.size):
             start = starts[i]

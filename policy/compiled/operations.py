@@ -1,0 +1,225 @@
+"""Tensor operations with gradients, each sum in one fixed order: what happens once per rollout, update or mission.
+
+PyTorch's own products and sums take an order that depends on the processor's vectors and on threads. Elementwise
+arithmetic does not, and is left to PyTorch. Tensors elsewhere than on the CPU are left to PyTorch altogether.
+"""
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor, nn
+
+from policy.compiled.kernels import exp, log
+from policy.compiled.products import add_product
+
+
+@njit(cache=True, nogil=True)
+def _product(a, b):
+    """a [M, K] @ b [K, N], strided in any way."""
+    result = np.zeros((a.shape[0], b.shape[1]), np.float32)
+    add_product(a, np.ascontiguousarray(b), result)
+    return result
+
+
+@njit(cache=True, nogil=True)
+def _linear(inputs, weight, bias):
+    """inputs [R, I] @ weight [O, I].T + bias [O]."""
+    result = np.empty((inputs.shape[0], weight.shape[0]), np.float32)
+    result[:] = bias
+    add_product(inputs, np.ascontiguousarray(weight.T), result)
+    return result
+
+
+@njit(cache=True, nogil=True)
+def _linear_backward(inputs, weight, grad):
+    d_weight, d_bias = np.zeros(weight.shape, np.float32), np.zeros(weight.shape[0], np.float32)
+    add_product(np.ascontiguousarray(grad).T, np.ascontiguousarray(inputs), d_weight)
+    for r in range(grad.shape[0]):
+        d_bias += grad[r]
+    return _product(grad, weight), d_weight, d_bias
+
+
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, a, b):
+        ctx.factors = a.numpy(), b.numpy()
+        return torch.from_numpy(_product(*ctx.factors))
+
+    @staticmethod
+    def backward(ctx, grad):
+        a, b = ctx.factors
+        grad = grad.numpy()
+        return torch.from_numpy(_product(grad, b.T)), torch.from_numpy(_product(a.T, grad))
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, inputs, weight, bias):
+        ctx.arrays = inputs.numpy(), weight.numpy()
+        return torch.from_numpy(_linear(*ctx.arrays, bias.numpy()))
+
+    @staticmethod
+    def backward(ctx, grad):
+        return tuple(map(torch.from_numpy, _linear_backward(*ctx.arrays, grad.numpy())))
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """Return a [M, K] @ b [K, N]."""
+    return _Product.apply(a, b) if a.is_cpu else a @ b
+
+
+def linear(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return inputs [..., I] @ weight [O, I].T + bias [O], as `torch.nn.functional.linear` does."""
+    if not inputs.is_cpu:
+        return nn.functional.linear(inputs, weight, bias)
+    return _Linear.apply(inputs.flatten(0, -2), weight, bias).unflatten(0, inputs.shape[:-1])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _layer_norm(inputs, epsilon, normal, scale):
+    for r in range(inputs.shape[0]):
+        mean, variance = np.float32(0), np.float32(0)
+        for i in range(inputs.shape[1]):
+            mean += inputs[r, i]
+        mean /= np.float32(inputs.shape[1])
+        for i in range(inputs.shape[1]):
+            variance += (inputs[r, i] - mean) * (inputs[r, i] - mean)
+        scale[r] = np.float32(1) / np.sqrt(variance / np.float32(inputs.shape[1]) + epsilon)
+        for i in range(inputs.shape[1]):
+            normal[r, i] = (inputs[r, i] - mean) * scale[r]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _layer_norm_backward(normal, scale, grad, d_inputs):
+    for r in range(normal.shape[0]):
+        mean, along = np.float32(0), np.float32(0)
+        for i in range(normal.shape[1]):
+            mean += grad[r, i]
+            along += grad[r, i] * normal[r, i]
+        mean /= np.float32(normal.shape[1])
+        along /= np.float32(normal.shape[1])
+        for i in range(normal.shape[1]):
+            d_inputs[r, i] = (grad[r, i] - mean - normal[r, i] * along) * scale[r]
+
+
+class _LayerNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, inputs):
+        ctx.normal, ctx.scale = torch.empty(inputs.shape), np.empty(len(inputs), np.float32)
+        _layer_norm(inputs.contiguous().numpy(), np.float32(1e-5), ctx.normal.numpy(), ctx.scale)
+        return ctx.normal
+
+    @staticmethod
+    def backward(ctx, grad):
+        d_inputs = torch.empty(grad.shape)
+        _layer_norm_backward(ctx.normal.numpy(), ctx.scale, grad.contiguous().numpy(), d_inputs.numpy())
+        return d_inputs
+
+
+def layer_norm(inputs: Tensor) -> Tensor:
+    """Return `inputs` with mean 0 and variance 1 over the last dimension, as `torch.nn.functional.layer_norm` does."""
+    if not inputs.is_cpu:
+        return nn.functional.layer_norm(inputs, inputs.shape[-1:])
+    return _LayerNorm.apply(inputs.flatten(0, -2)).unflatten(0, inputs.shape[:-1])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _cross_entropy(logits, label, probability):
+    """Fill `probability` [R, A] with the softmax of the logits; return the mean cross-entropy, and how many of the
+    largest logits (the first of equals) are the label's."""
+    total, correct = 0.0, 0
+    for r in range(logits.shape[0]):
+        largest = 0
+        for a in range(1, logits.shape[1]):
+            if logits[r, a] > logits[r, largest]:
+                largest = a
+        correct += largest == label[r]
+        partition = np.float32(0)
+        for a in range(logits.shape[1]):
+            probability[r, a] = exp(logits[r, a] - logits[r, largest])
+            partition += probability[r, a]
+        for a in range(logits.shape[1]):
+            probability[r, a] /= partition
+        total += log(partition) - (logits[r, label[r]] - logits[r, largest])
+    return np.float32(total / logits.shape[0]), correct
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _cross_entropy_backward(probability, label, grad, d_logits):
+    grad = grad / np.float32(len(label))
+    for r in range(len(label)):
+        for a in range(probability.shape[1]):
+            d_logits[r, a] = probability[r, a] * grad
+        d_logits[r, label[r]] -= grad
+
+
+class _CrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, logits, label):
+        ctx.label, ctx.probability = label.numpy(), torch.empty(logits.shape).numpy()
+        loss, correct = _cross_entropy(logits.contiguous().numpy(), ctx.label, ctx.probability)
+        accuracy = torch.tensor(correct / len(label), dtype=torch.float32)
+        ctx.mark_non_differentiable(accuracy)
+        return torch.tensor(loss), accuracy
+
+    @staticmethod
+    def backward(ctx, grad, _):
+        d_logits = torch.empty(ctx.probability.shape)
+        _cross_entropy_backward(ctx.probability, ctx.label, np.float32(grad.item()), d_logits.numpy())
+        return d_logits, None
+
+
+def cross_entropy(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    """logits [..., A], label int64 [...] -> the mean cross-entropy, and how often the largest logit is the label's."""
+    logits, label = logits.flatten(0, -2), label.flatten()
+    if logits.is_cpu:
+        return _CrossEntropy.apply(logits, label)
+    return nn.functional.cross_entropy(logits, label), (logits.argmax(-1) == label).float().mean()
+
+
+@njit(cache=True, nogil=True)
+def _mean(values):
+    total = 0.0
+    for i in range(values.size):
+        total += values[i]
+    return np.float32(total / values.size)
+
+
+class _Mean(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, values):
+        ctx.shape = values.shape
+        return torch.tensor(_mean(values.flatten().numpy()))
+
+    @staticmethod
+    def backward(ctx, grad):
+        return (grad / np.prod(ctx.shape, dtype=np.float32).item()).expand(ctx.shape)
+
+
+def mean(values: Tensor) -> Tensor:
+    """Return the mean of all values."""
+    return _Mean.apply(values) if values.is_cpu else values.mean()
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _sample(logits, uniform, chosen):
+    for b in range(logits.shape[0]):
+        largest, total = logits[b, 0], np.float32(0)
+        for a in range(logits.shape[1]):
+            largest = max(largest, logits[b, a])
+        for a in range(logits.shape[1]):
+            total += exp(logits[b, a] - largest)
+        threshold, reached = uniform[b] * total, np.float32(0)
+        chosen[b] = logits.shape[1] - 1
+        for a in range(logits.shape[1]):
+            reached += exp(logits[b, a] - largest)
+            if reached > threshold:
+                chosen[b] = a
+                break
+
+
+def sample(logits: Tensor, uniform: np.ndarray) -> np.ndarray:
+    """Draw from the softmax of logits [B, A] with the numbers `uniform` [B] in [0, 1) -> int64 [B]."""
+    chosen = np.empty(len(uniform), np.int64)
+    _sample(logits.detach().cpu().numpy(), uniform, chosen)
+    return chosen

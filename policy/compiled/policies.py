@@ -1,0 +1,193 @@
+"""`accelerate`: a policy's compiled twin, where it is made of parts that have one."""
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+from torch import Tensor
+
+from basics.errors import warn
+from mixture_of_experts import Expert, MixtureOfExpertsPolicy, MoELayer, Router
+from policy.compiled.buffers import batch_first, batch_last
+from policy.compiled.kernels import linear as linear_step
+from policy.compiled.mixing import LayerBuffers, PackedLayer
+from policy.compiled.operations import linear
+from policy.compiled.reading import InputBuffers, PackedInput
+from policy.compiled.recurrence import GRUs, RecurrenceBuffers, recur, recurrence_step
+from policy.gru_policy import GRUPolicy
+from policy.input import InputProjection
+from policy.recurrent_policy import PolicyOutput, RecurrentPolicy, RoutingRule
+
+SLOWER = 3.6  # times per env-step of the definition, measured at 64 environments x 20 (benchmarks/throughput.py)
+
+
+class CompiledPolicy(ABC):
+    """The interface of `RecurrentPolicy`, compiled; it computes with the parameters of the policy it was made of."""
+
+    def __init__(self, policy: RecurrentPolicy):
+        self.policy = policy
+        self.initial_state = policy.initial_state
+        self._buffers: dict[tuple[int, int], tuple] = {}
+
+    def pack(self, steps: int, batch: int) -> "PackedPolicy":
+        """Return what runs `steps` timesteps of `batch` agents until the weights change.
+
+        Buffers are kept for the next time: states and routing of what ran before are overwritten.
+        """
+        if (steps, batch) not in self._buffers:
+            self._buffers = {(steps, batch): self._new_buffers(steps, batch)}
+        return self._packed(steps, *self._buffers[steps, batch])
+
+    @abstractmethod
+    def _new_buffers(self, steps: int, batch: int) -> tuple: ...
+
+    @abstractmethod
+    def _packed(self, steps: int, *buffers) -> "PackedPolicy": ...
+
+
+class PackedPolicy(ABC):
+    """A policy's weights in the form that kernels read, and buffers for what its timesteps compute.
+
+    `unroll` learns from the timesteps that `step` has run: if all were, it computes nothing of them again.
+    """
+
+    def __init__(self, policy: RecurrentPolicy, steps: int, input_buffers: InputBuffers):
+        self.policy, self.steps, self.steps_run = policy, steps, 0
+        self.input = PackedInput(policy.input_projection, input_buffers)
+        self.head = policy.head.weight.detach().numpy(), policy.head.bias.detach().numpy()
+
+    def mission_features(self, language: Tensor) -> tuple[Tensor, ...]:
+        """See `RecurrentPolicy.mission_features`."""
+        return self.input.mission_features(language)
+
+    def step(
+        self,
+        t: int,
+        observation: Tensor,
+        features: tuple[Tensor, ...],
+        mission: Tensor,
+        state: list[Tensor],
+        not_done: Tensor,
+        rule: RoutingRule | None = None,
+    ) -> PolicyOutput:
+        """See `RecurrentPolicy.step`; without gradients, and valid until the buffers' timestep t is run again."""
+        inputs = self.input.step(t, observation, features, mission)
+        hidden, *result = self._step(t, inputs, state, not_done.numpy(), rule)
+        weight, bias = self.head
+        logits = np.empty((len(bias), hidden.shape[1]), np.float32)
+        linear_step(hidden, weight, bias, logits)
+        self.steps_run = t + 1 if t in (0, self.steps_run) else 0
+        return PolicyOutput(batch_first(logits), *result)
+
+    def unroll(
+        self,
+        observation: Tensor,
+        features: tuple[Tensor, ...],
+        mission: Tensor,
+        state: list[Tensor],
+        not_done: Tensor,
+        rule: RoutingRule | None = None,
+    ) -> PolicyOutput:
+        """See `RecurrentPolicy.unroll`."""
+        if self.steps_run != self.steps:
+            now = state
+            for t in range(self.steps):
+                now = self.step(t, observation[t], features, mission[t], now, not_done[t], rule).state
+        inputs = self.input.unroll(observation, features, mission)
+        hidden, *result = self._unroll(inputs, state, not_done, rule)
+        return PolicyOutput(linear(hidden, self.policy.head.weight, self.policy.head.bias), *result)
+
+    @abstractmethod
+    def _step(self, t, inputs, state, not_done, rule) -> tuple[np.ndarray, list, list, list]:
+        """What the head reads [size, B], state, routing and used routing of timestep t."""
+
+    @abstractmethod
+    def _unroll(self, inputs, state, not_done, rule) -> tuple[Tensor, list, list, list]:
+        """The same of all timesteps, as part of the graph."""
+
+
+class CompiledMixture(CompiledPolicy):
+    def _new_buffers(self, steps, batch):
+        layers = [LayerBuffers(steps, batch, layer) for layer in self.policy.moe_layers]
+        return InputBuffers(steps, batch, self.policy.input_projection), layers
+
+    def _packed(self, steps, input_buffers, layer_buffers):
+        return PackedMixture(self.policy, steps, input_buffers, layer_buffers)
+
+
+class PackedMixture(PackedPolicy):
+    def __init__(self, policy, steps, input_buffers, layer_buffers):
+        super().__init__(policy, steps, input_buffers)
+        self.layers = [PackedLayer(*pair) for pair in zip(policy.moe_layers, layer_buffers, strict=True)]
+
+    def _step(self, t, hidden, state, not_done, rule):
+        results = []
+        for index, (layer, before) in enumerate(zip(self.layers, state, strict=True)):
+            layer_rule = None if rule is None else lambda routed, index=index: rule(index, routed, t)
+            hidden, *result = layer.step(t, hidden, batch_last(before), not_done, layer_rule)
+            results.append(result)
+        return hidden, *map(list, zip(*results, strict=True))
+
+    def _unroll(self, hidden, state, not_done, rule):
+        results = []
+        for index, (layer, before) in enumerate(zip(self.layers, state, strict=True)):
+            layer_rule = None if rule is None else lambda routed, index=index: rule(index, routed, slice(None))
+            hidden, *result = layer.unroll(hidden, before, not_done, layer_rule)
+            results.append(result)
+        return hidden, *map(list, zip(*results, strict=True))
+
+
+class CompiledGRU(CompiledPolicy):
+    def _new_buffers(self, steps, batch):
+        sizes = [self.policy.gru.hidden_size]
+        return InputBuffers(steps, batch, self.policy.input_projection), RecurrenceBuffers(steps, batch, sizes)
+
+    def _packed(self, steps, input_buffers, buffers):
+        return PackedGRU(self.policy, steps, input_buffers, buffers)
+
+
+class PackedGRU(PackedPolicy):
+    def __init__(self, policy, steps, input_buffers, buffers):
+        super().__init__(policy, steps, input_buffers)
+        self.weights, self.buffers = GRUs.of([policy.gru]), buffers
+
+    def _step(self, t, inputs, state, not_done, rule):
+        _refuse(rule)
+        hidden = recurrence_step(t, inputs, batch_last(state[0]), not_done, self.weights, self.buffers)
+        return hidden, [self.buffers.states[t]], [], []
+
+    def _unroll(self, inputs, state, not_done, rule):
+        _refuse(rule)
+        hidden = recur(inputs, state[0], not_done, [self.policy.gru], self.weights, self.buffers)
+        return hidden, [hidden[-1]], [], []
+
+
+def _refuse(rule: RoutingRule | None) -> None:
+    if rule is not None:
+        raise ValueError("a GRU policy has no routers whose weights a rule could change")
+
+
+def accelerate(policy: RecurrentPolicy) -> RecurrentPolicy | CompiledPolicy:
+    """Return what trains and evaluates a policy fast: its compiled twin, which shares its parameters.
+
+    The twin knows the parts of `mixture_of_experts.py` and `gru_policy.py`, on the CPU. A policy with any other part
+    runs by its definition, and one line says so; so does every policy on another device.
+    """
+    if next(policy.parameters()).device.type != "cpu":
+        return policy
+    if type(policy) is GRUPolicy and type(policy.input_projection) is InputProjection:
+        return CompiledGRU(policy)
+    unknown = []
+    if type(policy) is not MixtureOfExpertsPolicy:
+        unknown.append(f"policy {type(policy).__name__}")
+    else:
+        parts = [(policy.input_projection, InputProjection)]
+        for layer in policy.moe_layers:
+            parts += [(layer, MoELayer), (layer.router, Router), *((expert, Expert) for expert in layer.experts)]
+        unknown += dict.fromkeys(type(part).__name__ for part, known in parts if type(part) is not known)
+    if unknown:
+        warn(
+            f"no compiled twin for {', '.join(unknown)}: the policy runs by its definition, which takes about"
+            f" {SLOWER} times as long per step"
+        )
+        return policy
+    return CompiledMixture(policy)

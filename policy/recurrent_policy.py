@@ -1,0 +1,118 @@
+"""What every policy of this project is: a recurrent network from observation and mission to action logits.
+
+`forward` runs one timestep; a policy defines it, and nothing else is needed to train, evaluate and resume it. `step`
+and `unroll` are what training and evaluation call. They are written here by `forward`; `policy.compiled` has the same
+methods for the policies whose every part it knows, and computes them several times faster.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+RoutingRule = Callable[[int, Tensor, int | slice], Tensor]
+"""rule(layer, weights, t) -> the weights to use in place of a router's: both [B, E] for timestep t of an unroll, or
+both [T, B, E] for all of them at once, when t is `slice(None)`. Lesions and expert dropout are rules."""
+
+
+class PolicyOutput(NamedTuple):
+    """What a policy returns for B agents, of one timestep or, with a first dimension T more, of an unroll.
+
+    Attributes:
+        logits: [B, num_actions].
+        state: one tensor [B, state_size] per layer, after the last timestep (never with a dimension T).
+        routing: the routers' weights, one tensor [B, E] per layer; none for a policy without routers.
+        used_routing: the weights the experts' outputs were mixed with: `routing`, or what a rule made of it.
+    """
+
+    logits: Tensor
+    state: list[Tensor]
+    routing: list[Tensor]
+    used_routing: list[Tensor]
+
+
+class RecurrentPolicy(nn.Module):
+    """Base class of policies.
+
+    Attributes:
+        state_sizes: per layer, how many numbers of state an agent has.
+        expert_hidden_sizes: per layer, its experts' hidden sizes; empty for a policy without routers.
+        expert_costs: per layer, the cost of each of its experts (`compute_lpc`); empty for a policy without routers.
+    """
+
+    state_sizes: Sequence[int]
+    expert_hidden_sizes: Sequence[Sequence[int]] = ()
+    expert_costs: Sequence[Sequence[float]] = ()
+
+    def forward(
+        self, observation: Tensor, language: Tensor, state: list[Tensor], rule: RoutingRule | None = None, t: int = 0
+    ) -> PolicyOutput:
+        """Run one timestep.
+
+        Args:
+            observation: uint8 [B, 152] (`policy.input.observation_vector`).
+            language: [B, lang_dim], the projected missions.
+            state: [B, state_size] per layer.
+            rule: changes the routers' weights before they are used.
+            t: which timestep of an unroll this is, for the rule.
+        """
+        raise NotImplementedError
+
+    def initial_state(self, batch: int) -> list[Tensor]:
+        """Return the state in which every episode begins: zeros, [batch, state_size] per layer."""
+        device = next(self.parameters()).device
+        return [torch.zeros(batch, size, device=device) for size in self.state_sizes]
+
+    def pack(self, steps: int, batch: int) -> "RecurrentPolicy":
+        """Return what runs `steps` timesteps of `batch` agents until the weights change: by the definition, itself."""
+        return self
+
+    def mission_features(self, language: Tensor) -> tuple[Tensor, ...]:
+        """Return what can be computed of M missions alone, tensors [M, ...]: by the definition, they themselves.
+
+        Args:
+            language: [M, lang_dim], the projected missions.
+        """
+        return (language,)
+
+    def step(
+        self,
+        t: int,
+        observation: Tensor,
+        features: tuple[Tensor, ...],
+        mission: Tensor,
+        state: list[Tensor],
+        not_done: Tensor,
+        rule: RoutingRule | None = None,
+    ) -> PolicyOutput:
+        """Run timestep t of an unroll.
+
+        Args:
+            observation: uint8 [B, 152].
+            features: from `mission_features`.
+            mission: int64 [B], which row of the features each agent has.
+            state: [B, state_size] per layer, from `initial_state` or an earlier output.
+            not_done: [B], 0 where an episode begins (its agent's state returns to zero), else 1.
+            rule: changes the routers' weights before they are used.
+        """
+        state = [layer * not_done[:, None] for layer in state]
+        return self(observation, features[0][mission], state, rule, t)
+
+    def unroll(
+        self,
+        observation: Tensor,
+        features: tuple[Tensor, ...],
+        mission: Tensor,
+        state: list[Tensor],
+        not_done: Tensor,
+        rule: RoutingRule | None = None,
+    ) -> PolicyOutput:
+        """Run T timesteps: the arguments of `step`, all but `features` and `state` with a first dimension T more."""
+        outputs = []
+        for t, (seen, told, going_on) in enumerate(zip(observation, mission, not_done, strict=True)):
+            outputs.append(self.step(t, seen, features, told, state, going_on, rule))
+            state = outputs[-1].state
+        logits, _, routing, used_routing = zip(*outputs, strict=True)
+        over_time = [[torch.stack(layer) for layer in zip(*steps, strict=True)] for steps in (routing, used_routing)]
+        return PolicyOutput(torch.stack(logits), state, *over_time)

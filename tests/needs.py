@@ -1,0 +1,15 @@
+"""What some tests need that a machine may not have; `pytest` says at its start which of them it will skip."""
+
+import os
+import shutil
+
+import pytest
+
+CHROMIUM = shutil.which("chromium")
+
+browser = pytest.mark.skipif(CHROMIUM is None, reason="tests of the notebooks in a browser: no chromium is installed")
+patience = pytest.mark.skipif(
+    "RL_MOP_TEST_EDITOR" not in os.environ,
+    reason="the notebook in marimo's editor, which starts its cells when it likes: RL_MOP_TEST_EDITOR=1 runs it too",
+)
+ALL = (browser, patience)

@@ -1,0 +1,53 @@
+"""The same seed gives the same weights, metrics, results and caches, bit for bit, on every x86-64 processor.
+
+`tests/same_numbers.py` trains and evaluates in processes that are told to be on another processor: each setting takes
+away vector instructions, or fused multiplication, or chooses another library's kernels, or another number of threads.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SETTINGS = {
+    "no vectors in PyTorch": {
+        "ATEN_CPU_CAPABILITY": "default",
+        "MKL_CBWR": "COMPATIBLE",
+        "ONEDNN_MAX_CPU_ISA": "SSE41",
+        "OPENBLAS_CORETYPE": "Sandybridge",
+    },
+    "AVX2 in PyTorch, two threads": {
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "OPENBLAS_CORETYPE": "Haswell",
+        "OMP_NUM_THREADS": "2",
+        "NUMBA_NUM_THREADS": "2",
+    },
+    "no fused multiplication in compiled code": {
+        "NUMBA_CPU_NAME": "generic",
+        "NPY_DISABLE_CPU_FEATURES": "AVX512F AVX2",
+    },
+}
+
+
+def run(folder, **settings):
+    command = [sys.executable, ROOT / "tests" / "same_numbers.py", folder]
+    done = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("here"))
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_another_processor_gives_the_same_numbers(here, setting, tmp_path):
+    there = run(tmp_path, **SETTINGS[setting])
+    assert {name: value for name, value in there.items() if here[name] != value} == {}
