@@ -23,9 +23,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from basics.config import Parser, legacy_config
+from basics.config import Parser, is_name, is_text, legacy_config
 from basics.errors import UserError, did_you_mean, run_script
-from basics.files import ArtifactError, timestamp
+from basics.files import ArtifactError, reading_problem, require_regular_file, timestamp
 from results.checkpoints import load_checkpoint
 from results.eval_options import NUM_EPISODES, Lesion, add_evaluation_flags, natural, positive
 from results.paths import (
@@ -87,14 +87,18 @@ def evaluate_checkpoint(job: Job, settings: Settings, on_episodes: Callable[[int
     from policy.agent import load_agent  # PyTorch takes seconds to import, and often nothing is left to do
 
     ref, lesion = job.ref, settings.lesion
-    file_state = {"checkpoint_size": None, "checkpoint_mtime_ns": None, "checkpoint_sha256": None}
-    with contextlib.suppress(FileNotFoundError):  # load_checkpoint will say so
+    if not (is_text(str(ref.path)) and is_name(ref.task_id)):
+        raise ArtifactError(ref.path, "its path holds something that no table can: rename it")
+    try:
+        require_regular_file(ref.path)
         state = ref.path.stat()  # before reading: if training replaces the file meanwhile, the next run notices
         file_state = {
             "checkpoint_size": state.st_size,
             "checkpoint_mtime_ns": state.st_mtime_ns,
             "checkpoint_sha256": sha256(ref.path),
         }
+    except OSError as error:
+        raise ArtifactError(ref.path, reading_problem(error)) from error
     checkpoint = load_checkpoint(ref.path)
     config = legacy_config(checkpoint["config"])
     if config.get("task_id", ref.task_id) != ref.task_id:
@@ -192,6 +196,7 @@ def is_unchanged(path: Path, row: dict[str, str]) -> bool:
     older programs say nothing of the file but when it was evaluated.
     """
     try:
+        require_regular_file(path)
         state = path.stat()
         if not row.get("checkpoint_sha256"):
             evaluated_at = datetime.datetime.fromisoformat(row.get("evaluated_at", ""))
@@ -214,7 +219,10 @@ def choose_cache_paths(refs: Sequence[CheckpointRef], cache_dir: Path, lesion: L
     owners: dict[Path, str] = {}
     chosen = {}
     for ref in refs:
-        root = ref.path.resolve().parents[2 if ref.seed is None else 3].name
+        if not is_name(ref.task_id):
+            chosen[ref] = None  # it is not going to be evaluated
+            continue
+        root = Path(os.path.abspath(ref.path)).parents[2 if ref.seed is None else 3].name
         lesion_folder = f"lesion_{lesion.name}" if lesion else ""
         for folder in ("", f"from_{root}"):
             path = routing_cache_path(cache_dir, ref, os.path.join(folder, lesion_folder))

@@ -187,6 +187,8 @@ def view_figures(
 
     def expert_use():
         caches, problems = load_caches(results)
+        if problems and not caches:
+            raise ValueError("; ".join(problems))
         return expert_use_figure(caches), problems
 
     final = results[results["update"].isna()] if results["update"].isna().any() else results

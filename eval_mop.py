@@ -177,6 +177,8 @@ class PolicyActor:
             self.rows = torch.from_numpy(features.rows(self.agent.missions.lookup(infos["mission"])))
             self.features = features.features
         output = self.policy.step(0, observation, self.features, self.rows, self.state, not_done, self.rule)
+        if not output.logits.isfinite().all():
+            raise UserError("what this policy computes are no finite numbers: there is nothing to evaluate")
         self.state = output.state
         return output.logits.numpy().argmax(-1), [layer.numpy() for layer in output.used_routing]
 

@@ -34,10 +34,10 @@ from typing import Any, NamedTuple
 import modal
 
 from basics import files
-from basics.config import POLICIES, Parser, config_parser, load_keys, near_keys, parse_config
+from basics.config import POLICIES, Parser, config_parser, is_name, load_keys, near_keys, parse_config, shown
 from basics.errors import UserError, did_you_mean, run_script, warn
 from basics.plain_yaml import MOST_DIGITS, parse_yaml
-from results import checkpoints, paths, tables
+from results import paths, tables
 from results.eval_options import NUM_ENVS, NUM_EPISODES, Lesion
 
 ROOT = Path(__file__).parent
@@ -301,14 +301,14 @@ def resume_flags(config: dict[str, Any], given: Sequence[str]) -> list[str] | No
     Raises:
         UserError: what lies there is a run with other settings, or cannot be read.
     """
-    from training.run import last_checkpoint, resumed_config
+    from training.resuming import newest_checkpoint, resumed_config, updates_done
 
-    last = last_checkpoint(config)
-    if last is None:
+    newest = newest_checkpoint(config)
+    if newest is None:
         return []
-    checkpoint = checkpoints.load_checkpoint(last.path)
-    resumed_config(config, given, checkpoint, last.path)
-    return ["--resume"] if checkpoint["resume_state"]["update"] < config["num_updates"] else None
+    path, checkpoint = newest
+    resumed_config(config, given, checkpoint, path)
+    return ["--resume"] if updates_done(checkpoint) < config["num_updates"] else None
 
 
 def settled_encoder(config: Mapping[str, Any]) -> list[str]:
@@ -466,7 +466,7 @@ def merge(there: Files) -> tuple[int, int]:
 
     new_files = new_results = 0
     for path, changed_at in sorted(there.changed_at.items()):
-        if not path.startswith(f"{CHECKPOINT_DIR}/") or Path(path).name.startswith("."):
+        if not path.startswith(f"{CHECKPOINT_DIR}/") or Path(path).name.startswith(".") or ".." in Path(path).parts:
             continue
         if not Path(path).exists() or Path(path).stat().st_mtime < changed_at:
             fetch(there, path, path)
@@ -478,11 +478,15 @@ def merge(there: Files) -> tuple[int, int]:
                 continue
             fetch(there, path, Path(temporary, "row.csv"))
             for row in tables.read_result_rows(Path(temporary, "row.csv")):
-                known = ours.get(tables.result_key(row))
-                if known is not None and known.get("evaluated_at", "") >= row["evaluated_at"]:
+                ref = paths.checkpoint_ref(row["checkpoint_path"])
+                if ref is None or not is_name(ref.task_id):
+                    warn(f"{path}: passed over, as {shown(row['checkpoint_path'])} is no checkpoint's path")
                     continue
-                cache, ref = row["routing_cache"], paths.checkpoint_ref(row["checkpoint_path"])
-                if ref is not None and cache in there.changed_at:
+                known = ours.get(tables.result_key(row))
+                if known is not None and known.get("evaluated_at", "") >= row.get("evaluated_at", ""):
+                    continue
+                cache = row.get("routing_cache", "")
+                if cache in there.changed_at:
                     here = choose_cache_paths([ref], Path(paths.CACHE_DIR), Lesion())[ref]
                     fetch(there, cache, here)
                     row["routing_cache"] = str(here)
@@ -511,9 +515,9 @@ def table(names_: Sequence[str], outcomes: Mapping[int, Outcome], metrics: Mappi
     for index, name in enumerate(names_):
         row = metrics.get(index, {})
         state = outcomes[index].state if index in outcomes else "running" if row else "waiting"
-        shown = " ".join(f"{number(row.get(key, '')):>8}" for key in ("update", "success_rate", "loss", "mean_lpc"))
+        numbers_ = " ".join(f"{number(row.get(key, '')):>8}" for key in ("update", "success_rate", "loss", "mean_lpc"))
         reason = outcomes[index].reason.strip().split("\n")[-1] if index in outcomes else ""
-        lines.append(f"{name:<{width}}  {state:<8} {shown}  {reason}".rstrip())
+        lines.append(f"{name:<{width}}  {state:<8} {numbers_}  {reason}".rstrip())
     states = collections.Counter(outcome.state for outcome in outcomes.values())
     lines.append(f"{states['done']} done, {states['failed']} failed, {len(names_) - len(outcomes)} to go")
     return "\n".join(lines)

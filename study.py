@@ -9,7 +9,6 @@ It is a loop over train_mop.py and train.py, then batch_eval.py and cross_task_v
 Interrupted, the same command goes on where it stopped: finished runs are passed over, unfinished ones resumed.
 """
 
-import argparse
 import itertools
 import math
 import os
@@ -24,10 +23,10 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from basics.config import POLICIES, load_keys
-from basics.errors import UserError, run_script
-from plotting.cross_task import seed_agreement, short_task, wilson_interval
+from basics.config import POLICIES, Parser, load_keys
+from basics.errors import PARENT, UserError, run_script
 from results import paths, routing_caches, tables
+from results.eval_options import positive
 
 HERE = Path(__file__).parent
 SCRIPTS = {script: policy for policy, script in POLICIES.items()}  # what each trains
@@ -153,11 +152,18 @@ class Run(NamedTuple):
         command += [part for name, value in flags.items() for part in (f"--{name}", str(value))]
         if any(folder.glob("checkpoint_*.pt")):
             command.append("--resume")
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=child_environment()
+        )
         running.add(process)
         _, errors = process.communicate()
         running.discard(process)
         return "" if process.returncode == 0 else (errors.strip().splitlines() or [f"status {process.returncode}"])[-1]
+
+
+def child_environment() -> dict[str, str]:
+    """Return the environment of a script that is to end, and save what it has, when this process is gone."""
+    return os.environ | {PARENT: str(os.getpid())}
 
 
 def train_all(runs: list[Run], checkpoint_dir: Path, budget: float, jobs: int) -> list[str]:
@@ -191,7 +197,9 @@ def evaluate_all(study: Study, folder: Path, num_episodes: int, jobs: int) -> bo
         lesion = ["--disable_experts", LARGEST, "--skip_routing"]
         commands += [[*batch_eval, *lesion, "--trial", str(trial)] for trial in mixtures]
     commands += [[sys.executable, HERE / "cross_task_viz.py", *results, "--plots_dir", folder / "plots"]]
-    statuses = [subprocess.run(command, stdout=subprocess.DEVNULL).returncode for command in commands]
+    statuses = [
+        subprocess.run(command, stdout=subprocess.DEVNULL, env=child_environment()).returncode for command in commands
+    ]
     return not any(statuses)
 
 
@@ -201,6 +209,8 @@ def table(study: Study, folder: Path) -> str:
     Success: with the 95 % Wilson interval of one evaluation's levels and, after it, the range over seeds. Minutes: of
     training.
     """
+    from plotting.cross_task import short_task, wilson_interval  # slow to import, and --help needs none of it
+
     results_path = folder / "evaluation_results.csv"
     results = tables.read_results(results_path).sort_values(["task_id", "trial", "seed"])
     results = results[[Path(path).exists() for path in results["checkpoint_path"]]]  # others are to be trained again
@@ -254,25 +264,33 @@ def training_cost(checkpoint_path: str) -> tuple[float, float]:
 
 def agreement(caches: list[str]) -> float:
     """Return how far seeds find the same levels expensive: the mean of `seed_agreement` over their pairs, or NaN."""
+    from plotting.cross_task import seed_agreement
+
     data = [routing_caches.read_routing_cache(path)["routing_data"] for path in caches]
     pairs = [seed_agreement(first, second) for first, second in itertools.combinations(data, 2)]
     return sum(pairs) / len(pairs) if pairs else math.nan
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("study", choices=STUDIES)
     parser.add_argument("--budget", type=float, default=2e6, help="env-steps per run [%(default)g]")
-    parser.add_argument("--seeds", type=int, default=2, help="runs of each kind [%(default)s]")
-    parser.add_argument("--num_episodes", type=int, default=512, help="levels per evaluation [%(default)s]")
+    parser.add_argument("--seeds", type=positive, default=2, help="runs of each kind [%(default)s]")
+    parser.add_argument("--num_episodes", type=positive, default=512, help="levels per evaluation [%(default)s]")
     parser.add_argument("--tasks", nargs="+", help="other levels than the study's own")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs side by side [%(default)s]")
+    parser.add_argument("--jobs", type=positive, default=os.cpu_count(), help="runs side by side [%(default)s]")
     parser.add_argument("--folder", type=Path, help="where it all goes [study/<study>]")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell started it in the background
-    if min(arguments.budget, arguments.seeds, arguments.num_episodes, arguments.jobs) < 1:
-        raise UserError("--budget, --seeds, --num_episodes and --jobs must be at least 1")
+    if not 1 <= arguments.budget < 1e15:
+        raise UserError(f"--budget {arguments.budget}: expected a number of env-steps such as 2e6")
+    if arguments.tasks is not None:
+        from fast_babyai.reference import check_task
+
+        for task_id in arguments.tasks:
+            check_task(task_id)
 
     study = STUDIES[arguments.study]
     tasks = arguments.tasks or [f"BabyAI-{level}-v0" for level in study.levels]

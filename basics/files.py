@@ -157,14 +157,16 @@ def _is_running(process: int) -> bool:
     return True
 
 
-def read_bytes(path: os.PathLike | str) -> bytes:
+def read_bytes(path: os.PathLike | str, largest: int | None = None) -> bytes:
     """Return a file's content.
 
     Raises:
-        ArtifactError: no such file, not a file, or it cannot be read.
+        ArtifactError: no such file, not a file, one of more than `largest` bytes, or it cannot be read.
     """
     try:
         require_regular_file(path)  # a pipe would be waited for
+        if largest is not None and (size := os.stat(path).st_size) > largest:
+            raise ArtifactError(path, f"its {size:,} bytes are more than the {largest:,} that are read")
         return Path(path).read_bytes()
     except OSError as error:
         raise ArtifactError(path, reading_problem(error)) from error

@@ -18,6 +18,7 @@ from policy.initialisation import initialise, principal_components
 from policy.language import MissionEncoder
 from policy.missions import MissionFeatures, MissionTable
 from policy.recurrent_policy import RecurrentPolicy
+from results.checkpoints import check_shapes
 
 
 def choose_device(name: str) -> torch.device:
@@ -125,6 +126,9 @@ def load_agent(
             f"encoder {encoder.name} gives {encoder.embed_dim} numbers per mission, but this checkpoint was trained"
             f" with {config['lang_encoder']}, which gives {expected}: name a copy of that one with --lang_encoder"
         )
+    with torch.device("meta"):
+        expected = build_policy(config).state_dict()
+    check_shapes(checkpoint["policy_state_dict"], expected)  # before anything of that size is built
     agent = Agent(config, encoder, device)
     try:
         agent.policy.load_state_dict(checkpoint["policy_state_dict"])

@@ -2,11 +2,15 @@
 
 import fnmatch
 import math
+import operator
 import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from basics.config import is_name, shown
+from basics.errors import UserError
 
 CHECKPOINT_ROOTS = ("checkpoints", "modal_checkpoints")
 RESULTS_PATH = "evaluation_results.csv"
@@ -38,6 +42,14 @@ class CheckpointRef:
 
 
 def _run_folder(task_id: str, trial: int, seed: int | None) -> Path:
+    """Return a run's folder below a root, and nothing outside of that root, whatever the names are.
+
+    Raises:
+        UserError: they cannot name a folder.
+    """
+    if not is_name(task_id):
+        raise UserError(f"{shown(task_id)} cannot name a folder, so it is no task")
+    trial, seed = operator.index(trial), None if seed is None else operator.index(seed)
     return Path(task_id, f"trial_{trial}", *([] if seed is None else [f"seed_{seed}"]))
 
 
@@ -62,7 +74,7 @@ _CHECKPOINT_PATTERN = re.compile(
 def checkpoint_ref(path: os.PathLike | str) -> CheckpointRef | None:
     """Return what a checkpoint's path says about it, None when it is not laid out as `checkpoint_path` does."""
     match = _CHECKPOINT_PATTERN.fullmatch(Path(path).as_posix())
-    if match is None:
+    if match is None or match["task_id"] in (".", "..") or any(len(number or "") > 19 for number in match.groups()[1:]):
         return None
     seed, update = match["seed"], match["update"]
     return CheckpointRef(
@@ -150,7 +162,7 @@ def find_routing_caches(cache_dir: os.PathLike | str = CACHE_DIR, lesions: bool 
     found = []
     for path in sorted(Path(cache_dir).glob(f"*/trial_*/**/{ROUTING_FILE}")):
         match = _CACHE_PATTERN.fullmatch(path.relative_to(cache_dir).as_posix())
-        if match is not None and (lesions or "lesion_" not in (match["variant"] or "")):
+        if match is not None and is_name(match["task_id"]) and (lesions or "lesion_" not in (match["variant"] or "")):
             numbers = {name: None if match[name] is None else int(match[name]) for name in ("seed", "update")}
             variant = match["variant"] or ""
             found.append(RoutingCacheRef(path, match["task_id"], int(match["trial"]), variant=variant, **numbers))

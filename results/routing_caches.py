@@ -6,9 +6,11 @@ import os
 import re
 from pathlib import Path
 
+import numpy as np
 import orjson
 
-from basics.files import ArtifactError, atomic_write, reading_problem, timestamp
+from basics.files import ArtifactError, atomic_write, reading_problem, require_regular_file, timestamp
+from results.cache_format import check_header, check_steps, read_episodes
 from results.routing_data import BLOCK, RoutingData, entry_columns, garbage_collector_paused
 
 _ROUTING_DECIMALS = 5
@@ -52,17 +54,23 @@ def read_routing_cache(path: os.PathLike | str) -> dict:
         ArtifactError: no such file, damaged, or not a routing cache.
     """
     try:
+        require_regular_file(path)
         with garbage_collector_paused():
             cache = _read_cache_by_lines(path)
             if cache is None:
                 cache = _read_cache_whole(path)
+            check_header(cache)
+            check_steps(cache["routing_data"], cache.get("expert_hidden_sizes"))
     except OSError as error:
         raise ArtifactError(path, reading_problem(error)) from error
-    except ValueError as error:  # of the JSON parsers and of RoutingData
+    except RecursionError:
+        raise ArtifactError(
+            path, "damaged routing cache: it is nested too deeply; evaluate again with --force"
+        ) from None
+    except ValueError as error:  # of the JSON parsers, of RoutingData, and of cache_format
         raise ArtifactError(path, f"damaged routing cache: {error}; evaluate again with --force") from error
-    metrics = cache.get("metrics")
-    if isinstance(metrics, dict):
-        cache["metrics"] = {name: math.nan if value is None else value for name, value in metrics.items()}
+    metrics = cache.get("metrics") or {}
+    cache["metrics"] = {name: math.nan if value is None else value for name, value in metrics.items()}
     return cache
 
 
@@ -105,10 +113,8 @@ def _read_cache_by_lines(path: os.PathLike | str) -> dict | None:
         if file.peek(2)[:2] not in (b'{"', b"]}", b""):
             return None
         cache = orjson.loads(b"".join(header) + b'"routing_data":[]}')
-        episodes = cache.get("episodes")
-        if not _are_episodes(episodes):
-            return None
-        blocks, complete = [], False
+        episodes = cache["episodes"] = read_episodes(cache.get("episodes"))
+        blocks, complete, count = [], False, 0
         while not complete:
             lines = file.readlines(_READ_BYTES)
             if not lines:
@@ -117,7 +123,8 @@ def _read_cache_by_lines(path: os.PathLike | str) -> dict | None:
             block = b"".join(lines).removesuffix(_ENTRIES_END) if complete else b"".join(lines)
             entries = orjson.loads(b"[" + block.rstrip().removesuffix(b",") + b"]")
             if entries:
-                blocks.append(entry_columns(entries))
+                blocks.append(entry_columns(entries, count))
+                count += len(entries)
     cache["routing_data"] = RoutingData.from_columns(blocks, episodes)
     return cache
 
@@ -131,12 +138,10 @@ def _read_cache_whole(path: os.PathLike | str) -> dict:
     if not isinstance(cache, dict) or not isinstance(cache.get("routing_data"), list):
         raise ValueError("there is no list of routing_data in it")
     episodes = cache.get("episodes")
-    if episodes is not None and not _are_episodes(episodes):
-        raise ValueError("its episodes are not a list of dicts with an env_context")
-    cache["routing_data"] = RoutingData.from_entries(cache["routing_data"], episodes)
-    cache["episodes"] = cache["routing_data"].episodes
+    data = RoutingData.from_entries(cache["routing_data"], None if episodes is None else read_episodes(episodes))
+    if episodes is None:
+        data.episodes = read_episodes(data.episodes)  # their contexts stood in the entries
+    cache["routing_data"], cache["episodes"] = data, data.episodes
+    for episode, num_steps in zip(data.episodes, np.bincount(data.episode, minlength=len(data.episodes)), strict=True):
+        episode["num_steps"] = episode["num_steps"] or int(num_steps)
     return cache
-
-
-def _are_episodes(episodes) -> bool:
-    return isinstance(episodes, list) and all(isinstance(each, dict) and "env_context" in each for each in episodes)

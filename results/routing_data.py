@@ -186,8 +186,11 @@ def garbage_collector_paused():
             gc.enable()
 
 
-def entry_columns(entries: Sequence[dict]) -> dict:
+def entry_columns(entries: Sequence[dict], first: int = 0) -> dict:
     """Return the columns (`RoutingData`'s constructor arguments but `episodes`) of a list of entries.
+
+    Args:
+        first: the first one's place in the whole file, for error messages.
 
     Raises:
         ValueError: an entry lacks `position` or `layer_routing`, or has other layers or experts than the first.
@@ -204,7 +207,7 @@ def entry_columns(entries: Sequence[dict]) -> dict:
         return {
             "episode": np.array(episode, np.int32),
             "timestep": np.array(timestep, np.int32),
-            "position": _matrix(position, np.int16, 2),
+            "position": _cells(_matrix(position, np.float64, 2), first),
             "weights": _layer_weights(layer_routing),
             "lpc": np.array(lpc, np.float32),
             "carrying": np.array(carrying).astype(bool).astype(np.int8),
@@ -234,6 +237,20 @@ def _matrix(rows: Sequence[Sequence[float]], dtype, width: int) -> np.ndarray:
     if len(numbers) != len(rows) * width or not all(len(row) == width for row in rows):
         raise ValueError(f"expected {width} numbers in each entry")
     return numbers.reshape(-1, width)
+
+
+def _cells(numbers: np.ndarray, first: int) -> np.ndarray:
+    """Return positions [T, 2] as int16.
+
+    Raises:
+        ValueError: they are no small whole numbers.
+    """
+    with np.errstate(invalid="ignore"):
+        whole = numbers.astype(np.int16)
+    bad = np.flatnonzero((whole != numbers).any(axis=1))
+    if len(bad):
+        raise ValueError(f"entry {first + bad[0]}: its position {numbers[bad[0]].tolist()} is no cell of a grid")
+    return whole
 
 
 def _layer_weights(layer_routing: Sequence[dict]) -> list[np.ndarray]:
@@ -270,7 +287,7 @@ def _episodes_of_entries(entries: Sequence[dict], episode: np.ndarray) -> tuple[
         places = numbers[places] if len(found) else places
     else:
         numbers = np.arange(len(found))
-    episodes = [_unknown_episode() for _ in range(int(numbers.max(initial=-1)) + 1)]
+    episodes = [unknown_episode() for _ in range(int(numbers.max(initial=-1)) + 1)]
     for number, (_, context) in zip(numbers.tolist(), found, strict=True):
         episodes[number]["env_context"] = {} if context is None else context
     for number, num_steps in enumerate(np.bincount(places, minlength=len(episodes)).tolist()):
@@ -278,7 +295,8 @@ def _episodes_of_entries(entries: Sequence[dict], episode: np.ndarray) -> tuple[
     return places, episodes
 
 
-def _unknown_episode() -> dict:
+def unknown_episode() -> dict:
+    """Return an episode of which nothing is told."""
     return {
         "mission": None,
         "seed": None,

@@ -368,3 +368,59 @@ def test_of_two_hundred_checkpoints_the_new_one_is_found(folder):
     assert process.wait() == 0
     process.communicate()
     assert len(rows()) == 200
+
+
+# ------------------------------------------------------------------------------------------------------------ odd files
+
+
+def test_odd_files_are_reported_one_by_one_and_links_just_work(folder):
+    good = save("elsewhere", TASKS[0], 7, max_steps=12)
+    os.rename(good, folder / "sound.pt")
+
+    def place(trial, root="checkpoints", task=TASKS[0]):
+        path = paths.checkpoint_path(root, TASKS[0], trial)
+        path = Path(str(path).replace(TASKS[0], task))
+        path.parent.mkdir(parents=True)
+        return path
+
+    place(0).symlink_to(folder / "sound.pt")
+    loop = place(1)
+    loop.symlink_to(loop.name)
+    place(2).mkdir()
+    os.mkfifo(place(3))
+    place(4).symlink_to(folder / "gone.pt")
+    shutil.copy(folder / "sound.pt", place(5, task="task\udcff"))
+    place(6).symlink_to("/dev/zero")
+    place(8).write_bytes(b"")
+    seeded = place(9)
+    (seeded.parent / "seed_3").mkdir()
+    (seeded.parent / "seed_3" / "checkpoint_final.pt").symlink_to("../../../../sound.pt")
+    expected = {
+        "trial_1/": "symbolic links", "trial_2/": "directory", "trial_3/": "pipe", "trial_4/": "no such file",
+        "trial_5/": "rename it", "trial_6/": "device", "trial_8/": "empty",
+    }  # fmt: skip
+    for workers in (1, 2):
+        process = start_process("--workers", workers)
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 1 and "unexpected" not in errors and "Traceback" not in errors, errors
+        assert f"{len(expected)} of {len(expected) + (2 if workers == 1 else 0)} could not be evaluated" in errors
+        reasons = errors.split("could not be evaluated:")[1].strip().splitlines()
+        for trial, reason in expected.items():
+            (line,) = (line for line in reasons if trial in line)
+            assert reason in line
+        assert len(rows()) == 2 and len(caches()) == 2
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_checkpoint_that_may_not_be_read_is_reported(batch):
+    save("checkpoints", max_steps=12).chmod(0)
+    status, _, errors = batch()
+    assert status == 1 and "Permission denied" in errors and "Traceback" not in errors
+
+
+def test_output_that_is_no_file_is_refused_and_stays_what_it_is(batch):
+    save("checkpoints", max_steps=12)
+    with pytest.raises(UserError, match=r"device: cannot be read: not a file"):
+        Path("device").symlink_to("/dev/null")
+        batch("--results_path", "device")
+    assert not os.path.isfile("/dev/null") and not os.path.exists("/dev/null.lock")

@@ -188,10 +188,10 @@ def test_a_run_is_resumed_left_alone_or_refused(tmp_path):
 
 def test_a_run_that_cannot_start_fails_with_the_scripts_own_words(tmp_path):
     (run,) = make_grid(TASK, extra_args=TINY)
-    blocked = tmp_path / run.folder / "metrics.csv"
+    blocked = tmp_path / run.folder / ".lock"
     blocked.mkdir(parents=True)
     outcome = train_run.local(run.script, run.arguments, str(tmp_path))
-    assert outcome.state == "failed" and "metrics.csv" in outcome.reason
+    assert outcome.state == "failed" and "cannot write to" in outcome.reason
 
 
 def test_the_reason_of_a_failure_is_its_error_not_a_progress_bar():

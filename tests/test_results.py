@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+import plotting_utils
 from basics import files
 from basics.errors import UserError
 from basics.files import ArtifactError
@@ -661,6 +662,155 @@ def test_a_damaged_cache_is_named_and_left_alone(tmp_path, damage):
     with pytest.raises(ArtifactError, match=r"routing_data.json: damaged routing cache: .*--force"):
         routing_caches.read_routing_cache(path)
     assert path.read_bytes() == damaged
+
+
+def of_entry(name, value, row=5):
+    def change(cache):
+        cache["routing_data"][row][name] = value
+
+    return change
+
+
+def of_weights(value):
+    return of_entry("layer_routing", {"layer_0": value, "layer_1": [0.5, 0.5]})
+
+
+def of_episode(name, value):
+    def change(cache):
+        cache["episodes"][1][name] = value
+
+    return change
+
+
+def of_context(name, value):
+    def change(cache):
+        cache["episodes"][1]["env_context"][name] = value
+
+    return change
+
+
+def swapped(cache):
+    cache["routing_data"][3], cache["routing_data"][8] = cache["routing_data"][8], cache["routing_data"][3]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (of_entry("position", [32767, 32767]), r"entry 5: its position \[32767, 32767\] lies outside"),
+        (of_entry("position", [8, 0]), "entry 5: its position"),
+        (of_entry("position", [-1, -1]), "entry 5: its position"),
+        (of_entry("position", [1.5, 2]), "entry 5: its position"),
+        (of_entry("position", [10**9, 2]), "entry 5: its position"),
+        (of_entry("position", None), "entry"),
+        (of_weights([-0.5, 1.0, 0.5]), "entry 5: its layer_0"),
+        (of_weights([5, 5, 5]), "entry 5: its layer_0"),
+        (of_weights([None, None, None]), "entry 5: its layer_0"),
+        (of_weights([0.5, 0.5]), "3 numbers"),
+        (of_weights([[0.5], 0.25, 0.25]), "sequence"),
+        (of_entry("lpc", -3), "entry 5: its lpc"),
+        (of_entry("action", 9), "entry 5: its action"),
+        (of_entry("timestep", 0), "entry 5: its timestep 0 is not in order"),
+        (swapped, "is not in order"),
+        (lambda cache: cache["routing_data"].reverse(), "is not in order"),
+        (of_episode("success", 5), "episode 1: success is 5"),
+        (of_episode("seed", -1), "episode 1: seed"),
+        (of_episode("mission", ["a"]), "episode 1: mission"),
+        (of_episode("bot_steps", "x"), "episode 1: bot_steps"),
+        (of_episode("env_context", [1]), "episode 1: its env_context"),
+        (of_context("grid_size", [10**6, 10**6]), "episode 1: grid_size"),
+        (of_context("grid_size", [0, 8]), "episode 1: grid_size"),
+        (of_context("grid_size", "8x8"), "episode 1: grid_size"),
+        (of_context("room_grid_shape", [0, 0]), "episode 1: room_grid_shape"),
+        (of_context("walls", [[9, 9]]), "episode 1: walls"),
+        (of_context("walls", [[-1, 2]]), "episode 1: walls"),
+        (of_context("doors", [{"type": "door", "position": [99, 1]}]), "episode 1: its objects"),
+        (of_context("doors", ["a door"]), "episode 1: doors"),
+        (of_context("goals", [{"position": [1, 1]}]), "episode 1: goals"),
+        (lambda cache: cache.update(expert_hidden_sizes=[[0, 16]]), "expert_hidden_sizes"),
+        (lambda cache: cache.update(expert_hidden_sizes="x"), "expert_hidden_sizes"),
+        (lambda cache: cache.update(metrics=[1]), "metrics"),
+        (lambda cache: cache.update(metrics={"success_rate": "good"}), "metrics, success_rate"),
+        (lambda cache: cache.update(episodes={"a": 1}), "episodes are"),
+        (lambda cache: cache.update(episodes=[{"mission": "m"}] * 3), "episode 0 has no env_context"),
+    ],
+)
+@pytest.mark.parametrize("by_lines", [True, False])
+def test_what_no_evaluation_can_have_seen_is_named(tmp_path, change, named, by_lines):
+    path = tmp_path / "routing_data.json"
+    routing_caches.write_routing_cache(path, HEADER, small_routing_data())
+    cache = json.loads(path.read_text())
+    change(cache)
+    if by_lines:
+        entries = ",\n".join(json.dumps(entry, separators=(",", ":")) for entry in cache.pop("routing_data"))
+        header = ",\n".join(f"{json.dumps(name)}:{json.dumps(value)}" for name, value in cache.items())
+        path.write_text("{\n" + header + ',\n"routing_data":[\n' + entries + "\n]}\n")
+    else:
+        path.write_text(json.dumps(cache, indent=1))
+    with pytest.raises(ArtifactError, match=rf"routing_data.json: damaged routing cache: .*{named}"):
+        routing_caches.read_routing_cache(path)
+
+
+def test_json_that_is_nested_too_deeply_is_damage(tmp_path):
+    path = tmp_path / "routing_data.json"
+    for content in (
+        "[" * 100_000,
+        '{"routing_data":' + "[" * 100_000,
+        '{\n"a":' + "[" * 100_000 + '\n"routing_data":[\n',
+    ):
+        path.write_text(content)
+        with pytest.raises(ArtifactError, match="damaged routing cache"):
+            routing_caches.read_routing_cache(path)
+
+
+def test_episodes_that_do_not_tell_all_are_read(tmp_path):
+    path = tmp_path / "routing_data.json"
+    routing_caches.write_routing_cache(path, HEADER, small_routing_data())
+    cache = json.loads(path.read_text())
+    for episode in cache["episodes"]:
+        for name in ("mission", "seed", "success", "num_steps", "bot_steps"):
+            del episode[name]
+    cache["episodes"][0]["success"] = 1  # as some write true
+    path.write_text(json.dumps(cache))
+    episodes = routing_caches.read_routing_cache(path)["episodes"]
+    assert episodes[0]["success"] is True and episodes[1]["success"] is episodes[1]["mission"] is None
+    assert episodes[2]["seed"] is None and [episode["num_steps"] for episode in episodes] == [4, 4, 4]
+
+
+@pytest.mark.parametrize("form", ["inline", "shared", "full"])
+def test_a_cache_of_an_older_evaluator_is_read_and_drawn(tmp_path, form):
+    """Objects as lists, in each entry's context, or `episodes` as a list of the contexts themselves."""
+    path, data = tmp_path / "routing_data.json", small_routing_data()
+    contexts = [
+        {
+            "grid_size": [11, 9], "agent_start_pos": [1, 2], "goals": [], "agent_start_room": [0, 0],
+            "doors": [[5, 3, "red", False, True], [5, 4, "blue", True, False]], "keys": [[2, 4, "red"]], "balls": [],
+            "boxes": [[8, 2 + number, "blue"]], "target_pos": [8, 2], "room_bounds": [1, 1, 4, 4],
+        }
+        for number in range(3)
+    ]  # fmt: skip
+    entries = []
+    for entry in data:
+        of_step = {name: entry[name] for name in ("position", "layer_routing", "lpc")}
+        if form == "inline":
+            entries.append(of_step | {"env_context": contexts[entry["episode"]]})
+        else:
+            entries.append({"episode": entry["episode"]} | of_step)
+        if form == "full":
+            entries[-1] |= {"carrying": 1, "action_logits": [0.1] * 7, "action": 2, "t_step": 3, "dist_to_key": None}
+    cache = {"checkpoint_path": "/checkpoints/x", "num_episodes": 3, "metrics": {"success_rate": 1.0}}
+    cache |= {"episodes": contexts} if form != "inline" else {}
+    path.write_text(json.dumps(cache | {"routing_data": entries}, indent=2 if form == "shared" else None))
+    read = routing_caches.read_routing_cache(path)["routing_data"]
+    assert read.position.tolist() == data.position.tolist() and len(read.episodes) == 3
+    context = read.episodes[1]["env_context"]
+    assert context["doors"][0] == {"type": "door", "color": "red", "position": [5, 3], "state": "locked"}
+    assert context["doors"][1]["state"] == "open" and context["boxes"][0]["position"] == [8, 3]
+    assert [episode["num_steps"] for episode in read.episodes] == [4, 4, 4]
+    for analysis in plotting_utils.get_available_analyses(read):
+        if analysis == "overall":
+            plotting_utils.plot_overall_routing(read)
+        else:
+            plotting_utils.plot_grouped_routing(read, analysis)
 
 
 def test_a_missing_cache_is_named(tmp_path):

@@ -105,3 +105,21 @@ def test_every_variant_names_keys_that_its_script_takes(name):
 def test_no_two_variants_have_a_name_in_common():
     for study in STUDIES.values():
         assert len({variant.name for variant in study.variants}) == len(study.variants)
+
+
+@pytest.mark.parametrize(
+    ("flags", "problem"),
+    [
+        (["--tasks", TASK, "BabyAI-GoToObject-v0"], "BabyAI-GoToObj-v0"),
+        (["--budget", "nan"], "--budget nan"),
+        (["--budget", "inf"], "--budget inf"),
+        (["--budget", "0"], "--budget 0"),
+        (["--seeds", "0"], "whole number >= 1"),
+        (["--task", TASK], "'--tasks'"),
+    ],
+)
+def test_what_cannot_be_meant_is_said_before_anything_is_launched(tmp_path, flags, problem):
+    command = [sys.executable, ROOT / "study.py", "levels", "--folder", tmp_path / "study", *flags]
+    process = subprocess.run(command, capture_output=True, text=True)
+    assert process.returncode == 2 and problem in process.stderr and process.stderr.count("\n") == 1, process.stderr
+    assert process.stdout == "" and not (tmp_path / "study").exists()

@@ -204,13 +204,15 @@ def test_learning_lowers_the_loss(tmp_path):
     assert table.accuracy.iloc[-1] > table.accuracy.iloc[0] + 0.05
 
 
-def test_nothing_finished_or_unfinished_is_overwritten_unasked(tmp_path):
+def test_nothing_finished_or_unfinished_is_overwritten_unasked(tmp_path, capsys):
     config = config_for(tmp_path, num_updates=8)
     train(config)
     with pytest.raises(UserError, match="holds a finished run"):
         train(config)
-    with pytest.raises(UserError, match="nothing to resume"):
-        train(config, resume=True)
+    before = (run_folder(tmp_path) / "checkpoint_final.pt").read_bytes()
+    assert train(config, resume=True) == 0  # so that "repeat until it succeeds" ends
+    assert "nothing to resume" in capsys.readouterr().out
+    assert (run_folder(tmp_path) / "checkpoint_final.pt").read_bytes() == before
     with pytest.raises(UserError, match=rf"lr {config['lr']} \(now 0.5\)"):
         train(config | {"lr": 0.5}, given=["lr"], resume=True)
     (run_folder(tmp_path) / "checkpoint_final.pt").unlink()

@@ -1,37 +1,83 @@
-"""What a training run writes down as it goes: metrics.csv, and Weights & Biases where that is wanted."""
+"""What a training run writes down as it goes: metrics.csv, and TensorBoard and Weights & Biases where wanted."""
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from basics.errors import warn
+from basics.files import ArtifactError
 from results import paths, tables
 
 
-class MetricsFile:
-    """metrics.csv beside the checkpoints, and Weights & Biases where that is wanted and installed."""
+class MetricsLog:
+    """The rows of metrics.csv beside the checkpoints, and copies of them elsewhere.
+
+    Args:
+        since_update: where the run goes on; rows of later updates, of a run that was killed, are dropped. Columns that
+            only older rows have are kept.
+    """
 
     def __init__(self, config: Mapping[str, Any], folder: Path, since_update: int):
         self.path = folder / paths.METRICS_FILE
-        self.rows = []
+        self.rows: list[dict[str, Any]] = []
+        self.is_written = True
         if since_update > 0 and self.path.exists():
             rows = tables.read_metrics(self.path).to_dict("records")
             self.rows = [row for row in rows if row["update"] <= since_update]
-        self.wandb = None
-        if config["wandb_project"] is not None:
-            try:
-                import wandb
-            except ImportError:
-                warn(f"not logging to wandb_project {config['wandb_project']!r}: the package wandb is not installed")
-            else:
-                self.wandb = wandb.init(project=config["wandb_project"], name=str(folder), config=dict(config))
+        self.copies = [copy(config, folder, since_update) for name, copy in COPIES.items() if config.get(name)]
 
-    def add(self, row: dict[str, float]) -> None:
+    def add(self, row: dict[str, float], write: bool = True) -> None:
+        """Add a row; `write` says whether metrics.csv may be changed already."""
         self.rows.append(row)
-        tables.write_metrics(self.path, self.rows)
-        if self.wandb is not None:
-            self.wandb.log(row, step=row["update"])
+        self.is_written = False
+        if write:
+            self._write()
+        for log, _ in filter(None, self.copies):
+            log(row)
+
+    def _write(self) -> None:
+        try:
+            tables.write_metrics(self.path, self.rows)
+            self.is_written = True
+        except ArtifactError as error:  # the next row brings this one along
+            warn(f"{error}; training goes on")
 
     def close(self) -> None:
-        if self.wandb is not None:
-            self.wandb.finish()
+        if not self.is_written:
+            self._write()
+        for _, close in filter(None, self.copies):
+            close()
+
+
+def _tensorboard(config: Mapping[str, Any], folder: Path, since_update: int):
+    """Return what logs a row to TensorBoard, in the folder `tensorboard` beside metrics.csv, and what ends that."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        warn("not logging to TensorBoard: the package tensorboard is not installed")
+        return None
+    writer = SummaryWriter(str(folder / "tensorboard"), purge_step=since_update + 1 if since_update else None)
+
+    def log(row: Mapping[str, float]) -> None:
+        with contextlib.suppress(OSError):  # a full disk
+            for name, value in row.items():
+                if name != "update" and value == value:  # NaN: there is no such number
+                    writer.add_scalar(name, value, row["update"])
+            writer.flush()
+
+    return log, writer.close
+
+
+def _wandb(config: Mapping[str, Any], folder: Path, since_update: int):
+    """Return what logs a row to Weights & Biases, and what ends that."""
+    try:
+        import wandb
+    except ImportError:
+        warn(f"not logging to wandb_project {config['wandb_project']!r}: the package wandb is not installed")
+        return None
+    run = wandb.init(project=config["wandb_project"], name=str(folder), config=dict(config))
+    return lambda row: run.log(row, step=row["update"]), run.finish
+
+
+COPIES = {"tensorboard": _tensorboard, "wandb_project": _wandb}  # by the key of config.yaml that asks for it

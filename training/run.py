@@ -1,9 +1,10 @@
 """Managing a training run: its folder, starting and resuming it, stopping it, saving it.
 
-What is computed stands in training/imitation.py.
+What is computed stands in training/imitation.py; which checkpoint a run goes on from, in training/resuming.py.
 """
 
 import contextlib
+import os
 import signal
 import sys
 import time
@@ -11,29 +12,92 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from basics.config import config_parser, legacy_config, parse_config
-from basics.errors import UserError
+from basics.config import config_parser, parse_config
+from basics.errors import UserError, say, warn
+from basics.files import ArtifactError
 from results import checkpoints, paths
-from training.metrics import MetricsFile
+from training.metrics import MetricsLog
+from training.resuming import newest_checkpoint, resume, resumed_config, run_checkpoints, updates_done
 
-RESUMABLE_KEYS = {  # what may change when a run is resumed: none of it changes what is computed
-    "num_updates", "log_interval", "checkpoint_interval", "wandb_project", "checkpoint_dir", "lang_fallback"
-}  # fmt: skip
 SHOWN = ("loss", "accuracy", "success_rate", "path_ratio", "mean_lpc", "steps_per_second")  # beside the progress bar
+LOCK_FILE = ".lock"
+
+
+class RunFolder:
+    """The folder of one run, which one process at a time may write to.
+
+    A run that lies there already and is to be replaced stays until the new one has saved its first checkpoint.
+
+    Attributes:
+        path: of the folder.
+        replaced: files of that other run.
+    """
+
+    def __init__(self, config: Mapping[str, Any]):
+        self.path = paths.run_dir(*(config[name] for name in ("checkpoint_dir", "task_id", "trial", "seed")))
+        self.replaced: list[Path] = []
+
+    @contextlib.contextmanager
+    def owned(self) -> Iterator["RunFolder"]:
+        """Make the folder and keep it from other processes while inside; a killed process owns nothing.
+
+        Raises:
+            UserError: another process trains there, or it cannot be written to.
+        """
+        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / LOCK_FILE)
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(
+                f"another process is training in {self.path}: wait for it, or choose another --trial or --seed"
+            ) from None
+        except (OSError, NotImplementedError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"cannot write to {self.path}: {reason}. Choose another --checkpoint_dir") from None
+        with lock:
+            try:
+                yield self
+            finally:
+                if made and os.listdir(self.path) == [LOCK_FILE]:  # it has come to nothing: leave no trace
+                    (self.path / LOCK_FILE).unlink()
+                    with contextlib.suppress(OSError):
+                        for folder in made:
+                            folder.rmdir()
+
+    def save(self, checkpoint: dict, update: int | None) -> Path:
+        """Save the checkpoint of an update (None: the final one); then the run that it replaces, if any, is removed.
+
+        Raises:
+            ArtifactError: it cannot be written; nothing has changed.
+        """
+        path = self.path / f"checkpoint_{'final' if update is None else update}.pt"
+        checkpoints.save_checkpoint(path, checkpoint)
+        for old in self.replaced:
+            if old != path:
+                old.unlink(missing_ok=True)
+        self.replaced = []
+        return path
 
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[list[int]]:
-    """While inside, Ctrl-C and SIGTERM are noted in the list that this yields; a second one acts as usual."""
+    """While inside, Ctrl-C, SIGTERM and the end of the terminal are noted in the list that this yields; a second one
+    acts as usual."""
     received: list[int] = []
 
     def note(number, frame):
         received.append(number)
         signal.signal(number, previous[number])
 
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
+        numbers.append(signal.SIGHUP)
+    previous = {number: signal.signal(number, note) for number in numbers}
     try:
         yield received
     finally:
@@ -41,95 +105,107 @@ def stop_requests() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def last_checkpoint(config: Mapping[str, Any]) -> paths.CheckpointRef | None:
-    """Return the furthest checkpoint of the run that `config` describes, if there is one."""
-    task, trial, seed = config["task_id"], config["trial"], config["seed"]
-    found = paths.find_checkpoints([config["checkpoint_dir"]], task=task, trial=trial)
-    return next((ref for ref in reversed(found) if ref.seed == seed), None)
+class _Screen:
+    """Standard error for the progress bar. Where nobody reads it any more (`train_mop.py 2>&1 | head`), that is a
+    request to stop like any other: what is learned is saved first."""
+
+    def __init__(self, stops: list[int]):
+        self.stops = stops
+
+    def write(self, text: str) -> None:
+        try:
+            sys.stderr.write(text)
+        except BrokenPipeError:
+            self.stops.append(signal.SIGPIPE)
+        except OSError:  # the terminal is gone; SIGHUP says what to do about that
+            pass
+
+    def flush(self) -> None:
+        try:
+            sys.stderr.flush()
+        except BrokenPipeError:
+            self.stops.append(signal.SIGPIPE)
+        except OSError:
+            pass
+
+    def __getattr__(self, name: str):
+        return getattr(sys.stderr, name)
 
 
-def resumed_config(config: dict[str, Any], given: Iterable[str], checkpoint: dict, path: Path) -> dict[str, Any]:
-    """Return the config to resume a run with: its own, and of the keys now `given` those that may change.
-
-    Raises:
-        UserError: a key is given another value than the run was started with.
-    """
-    saved = legacy_config(checkpoint["config"])
-    if "resume_state" not in checkpoint:
-        raise UserError(f"{path} holds no state to resume from; start another trial, or --overwrite this one")
-    if ("expert_hidden_sizes" in saved) != ("expert_hidden_sizes" in config):
-        raise UserError(f"{path} holds the other kind of policy: resume it with the script that started it")
-    changed = [
-        f"{name} {saved[name]!r} (now {config[name]!r})"
-        for name in given
-        if name in saved and saved[name] != config[name] and name not in RESUMABLE_KEYS
-    ]
-    if changed:
-        raise UserError(f"{path} was started with {', '.join(changed)}: resume with the same, or start another trial")
-    return config | saved | {name: config[name] for name in given}
-
-
-def open_run(config: dict[str, Any], given: Iterable[str], resume: bool, overwrite: bool) -> tuple[dict, dict | None]:
-    """Decide what becomes of the run's folder.
+def open_run(
+    config: dict[str, Any], given: Iterable[str], resuming: bool, overwrite: bool, folder: RunFolder
+) -> tuple[dict, tuple[Path, dict] | None]:
+    """Decide what becomes of the run's folder; nothing in it changes yet.
 
     Returns:
-        the config to train with, and the checkpoint to go on from (None: from the start).
+        the config to train with, and the path and the content of the checkpoint to go on from (None: from the start).
 
     Raises:
         UserError: there is something that must not be lost, or nothing that could be resumed.
     """
-    folder = paths.run_dir(config["checkpoint_dir"], config["task_id"], config["trial"], config["seed"])
-    last = last_checkpoint(config)
-    if resume:
-        if last is None:
-            raise UserError(f"{folder} holds no checkpoint to resume from; leave --resume out to start there")
-        checkpoint = checkpoints.load_checkpoint(last.path)
-        config = resumed_config(config, given, checkpoint, last.path)
-        if checkpoint["resume_state"]["update"] >= config["num_updates"]:
-            raise UserError(f"{last.path} is finished after {config['num_updates']} updates; nothing to resume")
-        return config, checkpoint
-    if last is not None and not overwrite:
-        state, hint = ("a finished", "") if last.update is None else ("an unfinished", "--resume it, ")
-        raise UserError(f"{folder} holds {state} run: {hint}choose another --trial or --seed, or --overwrite it")
-    if folder.exists() and overwrite:
-        for name in [*folder.glob("checkpoint_*.pt"), folder / paths.METRICS_FILE]:
-            name.unlink(missing_ok=True)
+    if resuming:
+        newest = newest_checkpoint(config)
+        if newest is None:
+            raise UserError(f"{folder.path} holds no checkpoint to resume from; leave --resume out to start there")
+        path, checkpoint = newest
+        return resumed_config(config, given, checkpoint, path), newest
+    refs = run_checkpoints(config)
+    if refs and not overwrite:
+        finished = refs[-1].update is None
+        state, hint = ("a finished", "") if finished else ("an unfinished", "--resume it, ")
+        raise UserError(f"{folder.path} holds {state} run: {hint}choose another --trial or --seed, or --overwrite it")
+    folder.replaced = [ref.path for ref in refs]
     return config, None
 
 
 def train(config: dict[str, Any], given: Iterable[str] = (), resume: bool = False, overwrite: bool = False) -> int:
-    """Train one policy and return the exit status: 0 when finished, 130 or 143 when stopped by a signal.
+    """Train one policy and return the exit status: 0 when finished, 128 + its number when stopped by a signal.
 
     Args:
-        config: see `Trainer`.
+        config: every key of config.yaml that concerns this kind of policy.
         given: the keys that the user set, which a resumed run must not contradict.
-        resume: go on with the unfinished run in this config's folder.
+        resume: go on with the unfinished run in this config's folder; a finished one is left as it is.
         overwrite: begin anew where a run exists.
 
     Raises:
-        UserError: bad input, see `open_run` and `Trainer`.
+        UserError: bad input, see `open_run` and `training.imitation.Trainer`.
     """
+    from fast_babyai.reference import check_task
+
+    check_task(config["task_id"])
+    folder = RunFolder(config)
+    with folder.owned(), stop_requests() as stops:
+        config, start = open_run(config, given, resume, overwrite, folder)
+        if start is not None and updates_done(start[1]) >= config["num_updates"]:
+            say(f"{start[0]} is finished after {updates_done(start[1])} updates; nothing to resume")
+            return 0
+        return _train(config, start, folder, stops)
+
+
+def _train(config: dict[str, Any], start: tuple[Path, dict] | None, folder: RunFolder, stops: list[int]) -> int:
     from training.imitation import Trainer  # PyTorch takes seconds to import: --help and bad input come without it
 
-    config, checkpoint = open_run(config, given, resume, overwrite)
-    folder = paths.run_dir(config["checkpoint_dir"], config["task_id"], config["trial"], config["seed"])
-    check_writable(folder)
-    with stop_requests() as stops:
+    try:
         trainer = Trainer(config)
-        if checkpoint is None:
-            trainer.start()
-        else:
-            trainer.resume(checkpoint)
-        log = MetricsFile(trainer.config, folder, trainer.update)
-        logged_at, logged_update = time.perf_counter(), trainer.update
-        progress = tqdm(
-            total=config["num_updates"],
-            initial=trainer.update,
-            unit="update",
-            desc=config["task_id"],
-            dynamic_ncols=True,
-            mininterval=0.1 if sys.stderr.isatty() else 10.0,  # a log file needs fewer lines than a screen
-        )
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        raise UserError(f"there is not enough memory for these sizes: {' '.join(str(error).split())[:200]}") from None
+    if start is None:
+        trainer.start()
+    else:
+        resume(trainer, start[1], start[0])
+    log = MetricsLog(trainer.config, folder.path, trainer.update)
+    logged_at, logged_update = time.perf_counter(), trainer.update
+    with tqdm(
+        total=config["num_updates"],
+        initial=trainer.update,
+        unit="update",
+        desc=config["task_id"],
+        dynamic_ncols=True,
+        file=_Screen(stops),
+        mininterval=0.1 if sys.stderr.isatty() else 10.0,  # a log file needs fewer lines than a screen
+    ) as progress:
         while trainer.update < config["num_updates"] and not stops:
             trainer.learn(trainer.collect())
             progress.update()
@@ -137,32 +213,29 @@ def train(config: dict[str, Any], given: Iterable[str] = (), resume: bool = Fals
             if trainer.update % config["log_interval"] == 0 or trainer.update == config["num_updates"]:
                 row = trainer.metrics(time.perf_counter() - logged_at, logged_update)
                 logged_at, logged_update = time.perf_counter(), trainer.update
-                log.add(row)
+                if folder.replaced:
+                    _save_if_possible(folder, trainer, config)
+                log.add(row, write=not folder.replaced)
                 progress.set_postfix_str(" ".join(f"{name} {row[name]:.4g}" for name in SHOWN))
             if trainer.update % config["checkpoint_interval"] == 0 and trainer.update < config["num_updates"]:
-                checkpoints.save_checkpoint(folder / f"checkpoint_{trainer.update}.pt", trainer.checkpoint())
-        progress.close()
-        log.close()
-        finished = trainer.update == config["num_updates"]
-        path = folder / f"checkpoint_{'final' if finished else trainer.update}.pt"
-        checkpoints.save_checkpoint(path, trainer.checkpoint())
-        trainer.env.close()
+                _save_if_possible(folder, trainer, config)
+    trainer.env.close()
+    finished = trainer.update == config["num_updates"]
+    path = folder.save(trainer.checkpoint(), None if finished else trainer.update)
+    log.close()
     if finished:
-        print(f"saved {path}")
+        say(f"saved {path}")
         return 0
-    print(f"stopped at update {trainer.update}, saved {path}; the same command with --resume goes on from there")
+    say(f"stopped at update {trainer.update}, saved {path}; the same command with --resume goes on from there")
     return 128 + stops[0]
 
 
-def check_writable(folder: Path) -> None:
-    """Raise a UserError unless files can be written to `folder`, so that no training is lost for want of it."""
+def _save_if_possible(folder: RunFolder, trainer, config: Mapping[str, Any]) -> None:
+    """Save a checkpoint on the way; a disk that is full now may not be when the run has ended."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror}. Choose another --checkpoint_dir") from None
+        folder.save(trainer.checkpoint(), None if trainer.update == config["num_updates"] else trainer.update)
+    except ArtifactError as error:
+        warn(f"{error}; training goes on")
 
 
 def train_from_command_line(description: str, policy: str) -> int:
