@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from basics.config import Parser, legacy_config
 from basics.errors import UserError, run_script
+from basics.extensions import registered
 from fast_babyai.reference import EVAL_SEED_OFFSET, MAX_UNSOLVABLE_IN_A_ROW, make_vec_env, unsolvable_task
 from mixture_of_experts import compute_lpc
 from policy.agent import Agent, load_agent
@@ -249,9 +250,11 @@ def evaluate(
     num_envs = min(num_envs, num_episodes)
     env = EvalVectorEnv(task_id, num_envs, num_episodes, max_steps=max_steps, backend=backend)
     try:
-        return play(PolicyActor(agent, num_envs, rule), env, on_episodes)
+        metrics, routing_data = play(PolicyActor(agent, num_envs, rule), env, on_episodes)
     finally:
         env.close()
+    columns = registered("column", agent.extensions)
+    return Evaluation(metrics | {name: float(column(routing_data)) for name, column in columns.items()}, routing_data)
 
 
 def play(actor: Actor, env: EvalVectorEnv, on_episodes: Callable[[int], object] | None = None) -> Evaluation:
