@@ -69,6 +69,7 @@ _LEVEL_FIELDS = [
     ("desc_type", np.uint8, MAX_DESCS),
     ("desc_color", np.uint8, MAX_DESCS),
     ("desc_location", np.uint8, MAX_DESCS),
+    ("desc_many", np.uint8, MAX_DESCS),  # whether several objects match: "a key" rather than "the key"
 ]
 
 LEVEL = np.dtype([*_LEVEL_FIELDS, ("bot_steps", np.int32)], align=True)
