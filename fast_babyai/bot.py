@@ -32,7 +32,7 @@ from fast_babyai.bot_search import (
     start_search,
 )
 from fast_babyai.dynamics import step
-from fast_babyai.reference import MAX_DEPTH, PLAN_LIMIT
+from fast_babyai.rules import MAX_DEPTH, NO_ACTION, PLAN_LIMIT, VIEW
 from fast_babyai.state import (
     DIR_X,
     DIR_Y,
@@ -44,7 +44,6 @@ from fast_babyai.state import (
     LEFT,
     MAX_OBJECTS,
     MAX_SIZE,
-    NO_ACTION,
     OPEN,
     PICK_UP,
     PICKUP,
@@ -54,7 +53,6 @@ from fast_babyai.state import (
     TOGGLE,
     WALL,
 )
-from fast_babyai.view import VIEW
 
 REPLAN = -2  # in place of an action: the stack has changed, ask its top again
 

@@ -84,7 +84,7 @@ def next_half(random):
 
 @njit(cache=True)
 def integers(random, low, high):
-    """Return an integer from `low` to `high` - 1, as `Generator.integers` does for spans of less than 2**32: by Lemire's
+    """Return an integer from `low` to `high` - 1, as `Generator.integers` does for spans below 2**32: by Lemire's
     multiplication ("Fast Random Integer Generation in an Interval", 2019). A span of one value draws nothing."""
     span = np.uint64(high - low)
     if span == ONE:

@@ -1,95 +1,26 @@
 """minigrid's `RoomGrid`, compiled: rooms, doors, and what lies in them, drawn from the same random stream.
 
-A level is generated in an ENV record, which has its grid and its objects, and a DRAFT, which has what minigrid keeps
-only while it generates. Objects are numbered in the order in which they are made. A room is a number, row * num_cols +
-column; its four sides are 0 right, 1 down, 2 left, 3 up.
-
-Where minigrid raises RecursionError or RejectSampling, so that a level is begun anew, `Rejected` is raised here.
+Objects are numbered in the order in which they are made. A room is a number, row * num_cols + column; its four sides
+are 0 right, 1 down, 2 left, 3 up. Where minigrid raises RecursionError or RejectSampling, to begin the level anew,
+`Rejected` is raised here.
 """
 
 import numpy as np
 from minigrid.core.constants import COLOR_NAMES, COLOR_TO_IDX
-from numba import boolean, from_dtype, int64, njit, void
-from numba.extending import intrinsic
+from numba import boolean, int64, void
 from numba.types import UniTuple
 
-from fast_babyai.random_stream import RANDOM, integers
-from fast_babyai.state import (
-    ANY,
-    DIR_X,
-    DIR_Y,
-    EMPTY,
-    ENV,
-    FIRST_OBJECT,
-    MAX_INSTRS,
-    MAX_OBJECTS,
-    MAX_SIZE,
-    T_BALL,
-    T_BOX,
-    T_DOOR,
-    T_KEY,
-    WALL,
-)
+from fast_babyai.draft import DRAFT_TYPE, ENV_TYPE, MAX_ROOMS, Rejected, compiled, stay_out_of_line
+from fast_babyai.random_stream import integers
+from fast_babyai.state import ANY, DIR_X, DIR_Y, EMPTY, FIRST_OBJECT, MAX_OBJECTS, MAX_SIZE, T_BALL, T_BOX, T_DOOR, T_KEY, WALL
 
-MAX_ROOMS = 64
 ANY_ROOM = -1
 NO_DOOR, NO_WALL = 0, 1  # in place of a door's number: a wall, or a wall that was removed
 MAX_TRIES = 1000  # to place something in a room
 MAX_CONNECTIONS = 5000  # tries to connect all rooms
 
-# numpy's int64 throughout: numba compiles a function anew for every other type of integer that it is given
 COLORS = np.array([COLOR_TO_IDX[name] for name in COLOR_NAMES])  # in the order in which minigrid draws them
 KINDS = np.array([T_KEY, T_BALL, T_BOX])
-
-DRAFT = np.dtype(
-    [
-        ("random", RANDOM),
-        ("num_objects", np.int32),  # the next object's number
-        ("is_listed", np.uint8, MAX_OBJECTS),  # whether an object is among its room's `objs`
-        ("doors", np.uint8, (MAX_ROOMS, 4)),
-        ("door_x", np.int16, (MAX_ROOMS, 4)),  # where there would be a door; -1 without a neighbour on that side
-        ("door_y", np.int16, (MAX_ROOMS, 4)),
-        ("is_locked", np.uint8, MAX_ROOMS),
-        ("locked_room", np.int32),
-        ("subset", np.int64, 16),
-        ("reached", np.uint8, (MAX_SIZE, MAX_SIZE)),
-        ("stack", np.int32, MAX_SIZE * MAX_SIZE * 4),
-        # the instruction, in the order in which the mission names its parts: one or two actions joined by "and", and,
-        # after a connective, one or two more
-        ("num_instrs", np.int32),
-        ("num_first", np.int32),  # actions before the connective
-        ("connective", np.uint8),
-        ("instr_kind", np.uint8, MAX_INSTRS),
-        ("instr_strict", np.uint8, MAX_INSTRS),
-        ("desc_type", np.uint8, (MAX_INSTRS, 2)),
-        ("desc_color", np.uint8, (MAX_INSTRS, 2)),
-        ("desc_location", np.uint8, (MAX_INSTRS, 2)),
-    ],
-    align=True,
-)
-
-
-ENV_TYPE, DRAFT_TYPE = from_dtype(ENV), from_dtype(DRAFT)
-
-
-def compiled(signature):
-    return njit(signature, cache=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-
-
-@intrinsic
-def stay_out_of_line(typing_context):
-    """Keep the compiler from copying the function that calls this into its callers: with some thirty tasks that all add
-    objects and doors, it would compile ten times as much code."""
-
-    def generate_code(context, builder, signature, arguments):
-        builder.function.attributes.add("noinline")
-        return context.get_dummy_value()
-
-    return void(), generate_code
-
-
-class Rejected(Exception):
-    """A level could not be generated in this way."""
 
 
 @compiled(int64(DRAFT_TYPE, int64, int64))
@@ -215,6 +146,9 @@ def free_cell(env, draft, room, reject_next_to_agent):
 def new_object(env, draft, kind, color):
     stay_out_of_line()
     number = np.int64(draft.num_objects)
+    if number == MAX_OBJECTS:
+        draft.is_full = True
+        raise Rejected
     draft.num_objects += 1
     env.object_type[number] = kind
     env.object_color[number] = color

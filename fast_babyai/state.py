@@ -31,7 +31,7 @@ NO_NODE, AND, BEFORE, AFTER = range(4)
 FIRST_INSTR = 8
 
 LEFT, RIGHT, FORWARD, PICKUP, DROP, TOGGLE, DONE = range(7)
-NO_ACTION = -1
+
 
 DIR_X = np.array([1, 0, -1, 0])
 DIR_Y = np.array([0, 1, 0, -1])

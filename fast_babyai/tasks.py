@@ -1,31 +1,41 @@
 """What each BabyAI task puts into its rooms and asks for: the `gen_mission` of minigrid's level classes, compiled.
 
-A task is a level class with parameters. Every class has a function here that makes the same draws in the same order;
-TASK holds the parameters of all of them. `FAMILIES` says which function belongs to which of minigrid's classes.
+Every level class has a function here that makes the same draws in the same order; `generator.py` says which belongs to
+which, and reads a task's parameters.
 """
 
 import numpy as np
-from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX
-from minigrid.envs import babyai
-from minigrid.envs.babyai.core.levelgen import LevelGen
-from numba import boolean, from_dtype, int64, njit, void
+from minigrid.core.constants import COLOR_TO_IDX
+from numba import boolean, int64, void
 
-from fast_babyai.random_stream import seed_stream, uniform
-from fast_babyai.rooms import (
-    ANY_ROOM, compiled, ENV_TYPE, DRAFT_TYPE,
-    COLORS,
-    DRAFT,
+from fast_babyai.draft import (
+    DRAFT_TYPE,
+    ENV_TYPE,
     MAX_ROOMS,
-    NO_DOOR,
-    NO_WALL,
+    TASK_TYPE,
     Rejected,
+    compiled,
+    stay_out_of_line,
+)
+from fast_babyai.instructions import (
+    add_instr,
+    connect_instrs,
+    describe,
+    instr_about,
+    put_next,
+)
+from fast_babyai.random_stream import (
+    uniform,
+)
+from fast_babyai.rooms import (
+    ANY_ROOM,
+    COLORS,
+    NO_DOOR,
     add_distractors,
     add_door,
     add_object,
-    build_rooms,
     check_objs_reachable,
     connect_all,
-    neighbour,
     new_object,
     objs_reachable,
     place_agent,
@@ -35,27 +45,20 @@ from fast_babyai.rooms import (
     rand_color,
     rand_int,
     rand_room,
-    rand_subset, stay_out_of_line,
+    rand_subset,
     remove_wall,
     room_at,
 )
 from fast_babyai.state import (
     AFTER,
-    AND,
     ANY,
     ANYWHERE,
     BEFORE,
     BEHIND,
-    EMPTY,
-    FIRST_INSTR,
     FIRST_OBJECT,
     GO_TO,
     GREY,
-    LEVEL,
     IN_FRONT,
-    MAX_DESCS,
-    MAX_INSTRS,
-    MAX_OBJECTS,
     MAX_SIZE,
     NO_NODE,
     ON_THE_LEFT,
@@ -67,9 +70,10 @@ from fast_babyai.state import (
     T_BOX,
     T_DOOR,
     T_KEY,
-    WALL,
 )
-from fast_babyai.verifier import find_matching_objs
+from fast_babyai.verifier import (
+    find_matching_objs,
+)
 
 RED, BLUE = COLOR_TO_IDX["red"], COLOR_TO_IDX["blue"]
 RIGHT_SIDE, LEFT_SIDE, UP_SIDE = 0, 2, 3
@@ -80,182 +84,8 @@ DESCRIBED_TYPES = np.array([T_BOX, T_BALL, T_KEY, T_DOOR])
 DESCRIBED_COLORS = np.array([ANY, *COLORS])
 LOCATIONS = np.array([ON_THE_LEFT, ON_THE_RIGHT, IN_FRONT, BEHIND])
 
-BY_COLOR, BY_LOCATION, BY_TYPE = 1, 2, 3
-ONE_ACTION, TWO_ACTIONS, SEQUENCE = range(3)
-
-TASK = np.dtype(
-    [
-        ("family", np.int64),
-        ("room_size", np.int64),
-        ("num_cols", np.int64),
-        ("num_rows", np.int64),
-        ("max_steps", np.int64),  # 0: from the size of the maze and the instruction
-        ("num_objects", np.int64),  # or doors
-        ("object_type", np.int64),
-        ("first_color", np.int64),
-        ("second_color", np.int64),
-        ("select_by", np.int64),  # 0: at random
-        ("strict", np.bool_),
-        ("doors_open", np.bool_),
-        ("distractors", np.bool_),
-        ("start_carrying", np.bool_),
-        # of LevelGen
-        ("locked_room_prob", np.float64),
-        ("locations", np.bool_),
-        ("unblocking", np.bool_),
-        ("implicit_unlock", np.bool_),
-        ("num_action_kinds", np.int64),
-        ("action_kinds", np.int64, 4),
-        ("num_instr_kinds", np.int64),
-        ("instr_kinds", np.int64, 3),
-    ],
-    align=True,
-)
-
-
-TASK_TYPE, LEVEL_TYPE = from_dtype(TASK), from_dtype(LEVEL)
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Instructions
-
-
-@compiled(void(DRAFT_TYPE, int64, int64, int64, int64))
-def describe(draft, part, kind, color, location):
-    """Set the object (part 0), or what it is to be put next to (part 1), of the action that is added next."""
-    stay_out_of_line()
-    draft.desc_type[draft.num_instrs, part] = kind
-    draft.desc_color[draft.num_instrs, part] = color
-    draft.desc_location[draft.num_instrs, part] = location
-
-
-@compiled(void(DRAFT_TYPE, int64, boolean))
-def add_instr(draft, kind, strict):
-    stay_out_of_line()
-    draft.instr_kind[draft.num_instrs] = kind
-    draft.instr_strict[draft.num_instrs] = strict
-    draft.num_instrs += 1
-
-
-@compiled(void(DRAFT_TYPE, int64))
-def connect_instrs(draft, connective):
-    """Join the actions so far with those that follow by BEFORE or AFTER."""
-    draft.connective = connective
-    draft.num_first = draft.num_instrs
-
-
-@compiled(void(ENV_TYPE, DRAFT_TYPE, int64, int64, boolean))
-def instr_about(env, draft, kind, number, strict):
-    """Ask for an action with an object, described by its type and color."""
-    stay_out_of_line()
-    describe(draft, 0, env.object_type[number], env.object_color[number], ANYWHERE)
-    add_instr(draft, kind, strict)
-
-
-@compiled(void(ENV_TYPE, DRAFT_TYPE, int64, int64))
-def put_next(env, draft, number, fixed):
-    stay_out_of_line()
-    describe(draft, 1, env.object_type[fixed], env.object_color[fixed], ANYWHERE)
-    instr_about(env, draft, PUT_NEXT, number, False)
-
-
-@compiled(int64(ENV_TYPE, int64[::1], int64, int64, int64))
-def part_of_group(env, place_of, first, count, node):
-    """Return the number of a part of the mission: of its single action, or of `node`, two actions joined by "and"."""
-    if count == 1:
-        return FIRST_INSTR + place_of[first]
-    env.node_kind[node] = AND
-    env.node_a[node] = FIRST_INSTR + place_of[first]
-    env.node_b[node] = FIRST_INSTR + place_of[first + 1]
-    return node
-
-
-@compiled(void(ENV_TYPE, DRAFT_TYPE))
-def arrange_instruction(env, draft):
-    """Write the instruction as the verifier and the bot read it: the bot's last action first."""
-    stay_out_of_line()
-    count = draft.num_instrs
-    num_first = count if draft.connective == NO_NODE else draft.num_first
-    place_of = np.zeros(MAX_INSTRS, np.int64)
-    for mention in range(count):
-        if draft.connective != AFTER:
-            place_of[mention] = count - 1 - mention
-        elif mention < num_first:
-            place_of[mention] = num_first - 1 - mention
-        else:
-            place_of[mention] = count - 1 - (mention - num_first)
-
-    env.num_instrs = count
-    for place in range(MAX_INSTRS):
-        env.instr_kind[place] = env.instr_strict[place] = 0
-        env.instr_desc[place, 0] = env.instr_desc[place, 1] = 0
-    for desc in range(MAX_DESCS):
-        env.desc_type[desc] = env.desc_color[desc] = env.desc_location[desc] = env.desc_many[desc] = 0
-    for node in range(3):
-        env.node_kind[node] = env.node_strict[node] = env.node_a[node] = env.node_b[node] = 0
-    for mention in range(count):
-        env.instr_kind[place_of[mention]] = draft.instr_kind[mention]
-        env.instr_strict[place_of[mention]] = draft.instr_strict[mention]
-    env.num_descs = 0
-    for place in range(count):
-        for mention in range(count):
-            if place_of[mention] == place:
-                for part in range(2 if draft.instr_kind[mention] == PUT_NEXT else 1):
-                    env.instr_desc[place, part] = env.num_descs
-                    env.desc_type[env.num_descs] = draft.desc_type[mention, part]
-                    env.desc_color[env.num_descs] = draft.desc_color[mention, part]
-                    env.desc_location[env.num_descs] = draft.desc_location[mention, part]
-                    env.num_descs += 1
-
-    if draft.connective == NO_NODE:
-        env.root = part_of_group(env, place_of, 0, count, 0)
-        return
-    env.root = 0
-    env.node_kind[0] = draft.connective
-    env.node_a[0] = part_of_group(env, place_of, 0, num_first, 1)
-    env.node_b[0] = part_of_group(env, place_of, num_first, count - num_first, 1 if num_first == 1 else 2)
-
-
-@compiled(boolean(ENV_TYPE, DRAFT_TYPE, int64))
-def is_key_of_locked_door(env, draft, desc):
-    """Whether a description is of a key of the same color as a locked door."""
-    if env.desc_type[desc] != T_KEY:
-        return False
-    for number in range(FIRST_OBJECT, draft.num_objects):
-        if env.is_locked[number] and env.object_color[number] == env.desc_color[desc]:
-            return True
-    return False
-
-
-@compiled(boolean(ENV_TYPE, int64, int64))
-def can_be_put_next(env, move, fixed):
-    """Whether no object matches both descriptions, and none of the first lies next to one of the second."""
-    for i in range(env.num_objs[move]):
-        content = env.objs[move, i]
-        if env.is_tracked[fixed, content]:
-            return False
-        for j in range(env.num_poss[fixed]):
-            cell = env.poss[fixed, j]
-            if abs(env.object_x[content] - cell // MAX_SIZE) + abs(env.object_y[content] - cell % MAX_SIZE) == 1:
-                return False
-    return True
-
-
-@compiled(void(ENV_TYPE, DRAFT_TYPE, boolean))
-def validate_instrs(env, draft, unblocking):
-    """Reject what minigrid rejects; note which descriptions match several objects."""
-    stay_out_of_line()
-    env.start_x, env.start_y, env.start_dir = env.agent_x, env.agent_y, env.agent_dir
-    for desc in range(env.num_descs):
-        find_matching_objs(env, np.int32(desc))
-        env.desc_many[desc] = env.num_objs[desc] > 1
-        if unblocking and is_key_of_locked_door(env, draft, desc):
-            raise Rejected
-    for instr in range(env.num_instrs):
-        if env.instr_kind[instr] == PUT_NEXT and not can_be_put_next(
-            env, np.int64(env.instr_desc[instr, 0]), np.int64(env.instr_desc[instr, 1])
-        ):
-            raise Rejected
-
+ANYHOW, BY_COLOR, BY_LOCATION = range(3)  # how OpenDoor selects its door
+ONE_ACTION, TWO_ACTIONS, SEQUENCE = range(3)  # LevelGen's kinds of instructions
 
 # ---------------------------------------------------------------------------------------------------------------------
 # goto.py
@@ -393,7 +223,7 @@ def open_door(env, draft, task):
     for side in range(4):
         add_door(env, draft, room, side, COLORS[draft.subset[side]], 0)
     select_by = task.select_by
-    if select_by == 0:
+    if select_by == ANYHOW:
         select_by = BY_COLOR if rand_int(draft, 0, 2) == 0 else BY_LOCATION
     if select_by == BY_COLOR:
         instr_about(env, draft, OPEN, first, task.strict)
@@ -750,225 +580,105 @@ def level_gen(env, draft, task):
 # ---------------------------------------------------------------------------------------------------------------------
 # All of them
 
+(
+    GO_TO_RED_BALL_GREY,
+    GO_TO_RED_BALL,
+    GO_TO_OBJ,
+    GO_TO_LOCAL,
+    GO_TO_ANY,
+    GO_TO_IMP_UNLOCK,
+    GO_TO_RED_BLUE_BALL,
+    GO_TO_DOOR,
+    GO_TO_OBJ_DOOR,
+    OPEN_ANY,
+    OPEN_RED_DOOR,
+    OPEN_DOOR,
+    OPEN_TWO_DOORS,
+    OPEN_DOORS_ORDER,
+    ACTION_OBJ_DOOR,
+    FIND_OBJ,
+    KEY_CORRIDOR,
+    ONE_ROOM,
+    MOVE_TWO_ACROSS,
+    PICKUP_ANY,
+    UNBLOCK_PICKUP,
+    PICKUP_DIST,
+    PICKUP_ABOVE,
+    PUT_NEXT_LOCAL,
+    PUT_NEXT_ACROSS,
+    UNLOCK,
+    UNLOCK_LOCAL,
+    KEY_IN_BOX,
+    UNLOCK_PICKUP,
+    BLOCKED_UNLOCK_PICKUP,
+    UNLOCK_TO_UNLOCK,
+    LEVEL_GEN,
+) = range(32)
 
-FAMILIES = {
-    babyai.GoToRedBallGrey: go_to_red_ball_grey,
-    babyai.GoToRedBall: go_to_red_ball,
-    babyai.GoToRedBallNoDists: go_to_red_ball,
-    babyai.GoToObj: go_to_obj,
-    babyai.GoToLocal: go_to_local,
-    babyai.GoTo: go_to,
-    babyai.GoToImpUnlock: go_to_imp_unlock,
-    babyai.GoToRedBlueBall: go_to_red_blue_ball,
-    babyai.GoToDoor: go_to_door,
-    babyai.GoToObjDoor: go_to_obj_door,
-    babyai.Open: open_,
-    babyai.OpenRedDoor: open_red_door,
-    babyai.OpenDoor: open_door,
-    babyai.OpenTwoDoors: open_two_doors,
-    babyai.OpenDoorsOrder: open_doors_order,
-    babyai.ActionObjDoor: action_obj_door,
-    babyai.FindObjS5: find_obj,
-    babyai.KeyCorridor: key_corridor,
-    babyai.OneRoomS8: one_room,
-    babyai.MoveTwoAcross: move_two_across,
-    babyai.Pickup: pickup,
-    babyai.UnblockPickup: unblock_pickup,
-    babyai.PickupDist: pickup_dist,
-    babyai.PickupAbove: pickup_above,
-    babyai.PutNextLocal: put_next_local,
-    babyai.PutNext: put_next_across,
-    babyai.Unlock: unlock,
-    babyai.UnlockLocal: unlock_local,
-    babyai.KeyInBox: key_in_box,
-    babyai.UnlockPickup: unlock_pickup,
-    babyai.BlockedUnlockPickup: blocked_unlock_pickup,
-    babyai.UnlockToUnlock: unlock_to_unlock,
-    **dict.fromkeys(
-        (
-            LevelGen,
-            babyai.GoToSeq,
-            babyai.PickupLoc,
-            babyai.Synth,
-            babyai.SynthLoc,
-            babyai.SynthSeq,
-            babyai.MiniBossLevel,
-            babyai.BossLevel,
-            babyai.BossLevelNoUnlock,
-        ),
-        level_gen,
-    ),
-}
-
-NAMES = ['go_to_red_ball_grey', 'go_to_red_ball', 'go_to_obj', 'go_to_local', 'go_to', 'go_to_imp_unlock', 'go_to_red_blue_ball', 'go_to_door', 'go_to_obj_door', 'open_', 'open_red_door', 'open_door', 'open_two_doors', 'open_doors_order', 'action_obj_door', 'find_obj', 'key_corridor', 'one_room', 'move_two_across', 'pickup', 'unblock_pickup', 'pickup_dist', 'pickup_above', 'put_next_local', 'put_next_across', 'unlock', 'unlock_local', 'key_in_box', 'unlock_pickup', 'blocked_unlock_pickup', 'unlock_to_unlock', 'level_gen']
 
 @compiled(void(ENV_TYPE, DRAFT_TYPE, TASK_TYPE))
 def gen_mission(env, draft, task):
-    if task.family == 0:
+    if task.family == GO_TO_RED_BALL_GREY:
         go_to_red_ball_grey(env, draft, task)
-    elif task.family == 1:
+    elif task.family == GO_TO_RED_BALL:
         go_to_red_ball(env, draft, task)
-    elif task.family == 2:
+    elif task.family == GO_TO_OBJ:
         go_to_obj(env, draft, task)
-    elif task.family == 3:
+    elif task.family == GO_TO_LOCAL:
         go_to_local(env, draft, task)
-    elif task.family == 4:
+    elif task.family == GO_TO_ANY:
         go_to(env, draft, task)
-    elif task.family == 5:
+    elif task.family == GO_TO_IMP_UNLOCK:
         go_to_imp_unlock(env, draft, task)
-    elif task.family == 6:
+    elif task.family == GO_TO_RED_BLUE_BALL:
         go_to_red_blue_ball(env, draft, task)
-    elif task.family == 7:
+    elif task.family == GO_TO_DOOR:
         go_to_door(env, draft, task)
-    elif task.family == 8:
+    elif task.family == GO_TO_OBJ_DOOR:
         go_to_obj_door(env, draft, task)
-    elif task.family == 9:
+    elif task.family == OPEN_ANY:
         open_(env, draft, task)
-    elif task.family == 10:
+    elif task.family == OPEN_RED_DOOR:
         open_red_door(env, draft, task)
-    elif task.family == 11:
+    elif task.family == OPEN_DOOR:
         open_door(env, draft, task)
-    elif task.family == 12:
+    elif task.family == OPEN_TWO_DOORS:
         open_two_doors(env, draft, task)
-    elif task.family == 13:
+    elif task.family == OPEN_DOORS_ORDER:
         open_doors_order(env, draft, task)
-    elif task.family == 14:
+    elif task.family == ACTION_OBJ_DOOR:
         action_obj_door(env, draft, task)
-    elif task.family == 15:
+    elif task.family == FIND_OBJ:
         find_obj(env, draft, task)
-    elif task.family == 16:
+    elif task.family == KEY_CORRIDOR:
         key_corridor(env, draft, task)
-    elif task.family == 17:
+    elif task.family == ONE_ROOM:
         one_room(env, draft, task)
-    elif task.family == 18:
+    elif task.family == MOVE_TWO_ACROSS:
         move_two_across(env, draft, task)
-    elif task.family == 19:
+    elif task.family == PICKUP_ANY:
         pickup(env, draft, task)
-    elif task.family == 20:
+    elif task.family == UNBLOCK_PICKUP:
         unblock_pickup(env, draft, task)
-    elif task.family == 21:
+    elif task.family == PICKUP_DIST:
         pickup_dist(env, draft, task)
-    elif task.family == 22:
+    elif task.family == PICKUP_ABOVE:
         pickup_above(env, draft, task)
-    elif task.family == 23:
+    elif task.family == PUT_NEXT_LOCAL:
         put_next_local(env, draft, task)
-    elif task.family == 24:
+    elif task.family == PUT_NEXT_ACROSS:
         put_next_across(env, draft, task)
-    elif task.family == 25:
+    elif task.family == UNLOCK:
         unlock(env, draft, task)
-    elif task.family == 26:
+    elif task.family == UNLOCK_LOCAL:
         unlock_local(env, draft, task)
-    elif task.family == 27:
+    elif task.family == KEY_IN_BOX:
         key_in_box(env, draft, task)
-    elif task.family == 28:
+    elif task.family == UNLOCK_PICKUP:
         unlock_pickup(env, draft, task)
-    elif task.family == 29:
+    elif task.family == BLOCKED_UNLOCK_PICKUP:
         blocked_unlock_pickup(env, draft, task)
-    elif task.family == 30:
+    elif task.family == UNLOCK_TO_UNLOCK:
         unlock_to_unlock(env, draft, task)
-    elif task.family == 31:
+    elif task.family == LEVEL_GEN:
         level_gen(env, draft, task)
-
-
-@compiled(void(ENV_TYPE, DRAFT_TYPE, TASK_TYPE))
-def attempt(env, draft, task):
-    build_rooms(env, draft)
-    draft.num_instrs = 0
-    draft.connective = NO_NODE
-    env.carrying = EMPTY
-    gen_mission(env, draft, task)
-    arrange_instruction(env, draft)
-    validate_instrs(env, draft, task.unblocking)
-
-@compiled(void(ENV_TYPE, LEVEL_TYPE, int64, int64))
-def copy_object(env, level, content, number):
-    level.object_type[number] = env.object_type[content]
-    level.object_color[number] = env.object_color[content]
-    level.object_x[number] = env.object_x[content]
-    level.object_y[number] = env.object_y[content]
-    level.is_open[number] = env.is_open[content]
-    level.is_locked[number] = env.is_locked[content]
-
-
-@compiled(void(ENV_TYPE, DRAFT_TYPE, TASK_TYPE, LEVEL_TYPE))
-def write_level(env, draft, task, level):
-    stay_out_of_line()
-    level.width = env.width
-    level.height = env.height
-    level.room_size = env.room_size
-    level.num_cols = env.num_cols
-    level.num_rows = env.num_rows
-    level.agent_x = env.agent_x
-    level.agent_y = env.agent_y
-    level.agent_dir = env.agent_dir
-    level.num_instrs = env.num_instrs
-    level.root = env.root
-    level.num_descs = env.num_descs
-    for place in range(MAX_INSTRS):
-        level.instr_kind[place] = env.instr_kind[place]
-        level.instr_strict[place] = env.instr_strict[place]
-        level.instr_desc[place, 0] = env.instr_desc[place, 0]
-        level.instr_desc[place, 1] = env.instr_desc[place, 1]
-    for node in range(3):
-        level.node_kind[node] = env.node_kind[node]
-        level.node_strict[node] = env.node_strict[node]
-        level.node_a[node] = env.node_a[node]
-        level.node_b[node] = env.node_b[node]
-    for desc in range(MAX_DESCS):
-        level.desc_type[desc] = env.desc_type[desc]
-        level.desc_color[desc] = env.desc_color[desc]
-        level.desc_location[desc] = env.desc_location[desc]
-        level.desc_many[desc] = env.desc_many[desc]
-    level.max_steps = task.max_steps
-    if task.max_steps == 0:
-        navs = 0
-        for instr in range(env.num_instrs):
-            navs += 2 if env.instr_kind[instr] == PUT_NEXT else 1
-        level.max_steps = navs * env.room_size**2 * env.num_rows * env.num_cols
-    level.carrying = EMPTY
-    for x in range(MAX_SIZE):
-        for y in range(MAX_SIZE):
-            level.grid[x, y] = EMPTY
-    for number in range(MAX_OBJECTS):
-        level.object_type[number] = level.object_color[number] = level.contains[number] = 0
-        level.object_x[number] = level.object_y[number] = 0
-        level.is_open[number] = level.is_locked[number] = 0
-    number = FIRST_OBJECT
-    for x in range(env.width):
-        for y in range(env.height):
-            content = env.grid[x, y]
-            level.grid[x, y] = content
-            if content <= WALL or content == env.carrying:
-                continue
-            level.grid[x, y] = number
-            copy_object(env, level, content, number)
-            number += 1
-            if env.contains[content] != EMPTY:
-                level.contains[number - 1] = number
-                copy_object(env, level, env.contains[content], number)
-                number += 1
-    if env.carrying != EMPTY:
-        level.carrying = number
-        copy_object(env, level, env.carrying, number)
-        level.grid[env.object_x[env.carrying], env.object_y[env.carrying]] = number
-
-
-@njit(int64(ENV_TYPE, DRAFT_TYPE, TASK_TYPE, LEVEL_TYPE, int64),cache=True)
-def generate(env, draft, task, level, seed):
-    seed_stream(draft.random, seed)
-    env.room_size=task.room_size
-    env.num_cols=task.num_cols
-    env.num_rows=task.num_rows
-    env.width=(task.room_size-1)*task.num_cols+1
-    env.height=(task.room_size-1)*task.num_rows+1
-    for tries in range(100000):
-        try:
-            attempt(env, draft, task)
-        except Exception:
-            continue
-        write_level(env, draft, task, level)
-        level.seed = seed
-        return tries
-    return -1
-
-
