@@ -23,10 +23,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from fast_babyai.level_bank import LevelBank
+
 from basics import files
 from basics.config import load_keys
 from eval_mop import evaluate
-from fast_babyai.level_bank import LevelBank
 from fast_babyai.reference import EVAL_SEED_OFFSET, make_vec_env
 from mixture_of_experts import compute_lpc, reset_state
 from policy.agent import Agent

@@ -11,6 +11,7 @@ import numpy as np
 from numba import from_dtype, njit, void
 from numba.extending import intrinsic
 
+from basics.compiler_cache import announce
 from fast_babyai.random_stream import RANDOM
 from fast_babyai.state import ENV, LEVEL, MAX_INSTRS, MAX_OBJECTS, MAX_SIZE
 
@@ -77,7 +78,8 @@ ENV_TYPE, LEVEL_TYPE, TASK_TYPE, DRAFT_TYPE = (from_dtype(dtype) for dtype in (E
 
 
 def compiled(signature):
-    """Compile a function that only compiled functions call."""
+    """Compile a function that only compiled functions call, now."""
+    announce()
     return njit(signature, cache=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 

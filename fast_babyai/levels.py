@@ -134,7 +134,12 @@ def _in_the_bots_order(instruction) -> list:
     return _in_the_bots_order(first) + _in_the_bots_order(second)
 
 
-WHERE = {ON_THE_LEFT: " on your left", ON_THE_RIGHT: " on your right", IN_FRONT: " in front of you", BEHIND: " behind you"}
+WHERE = {
+    ON_THE_LEFT: " on your left",
+    ON_THE_RIGHT: " on your right",
+    IN_FRONT: " in front of you",
+    BEHIND: " behind you",
+}
 VERBS = {GO_TO: "go to", OPEN: "open", PICK_UP: "pick up", PUT_NEXT: "put"}
 CONNECTIVES = {AND: " and ", BEFORE: ", then ", AFTER: " after you "}
 

@@ -20,11 +20,12 @@ RANDOM = np.dtype(
         ("increment_low", np.uint64),
         ("half", np.uint64),  # the upper 32 bits of the last word of which only the lower were used
         ("has_half", np.uint8),
+        ("pool", np.uint64, 4),  # of SeedSequence, while a stream is begun
     ],
     align=True,
 )
 
-ONE, ELEVEN, SIXTEEN, THIRTY_TWO = (np.uint64(value) for value in (1, 11, 16, 32))
+NO_BITS, ONE, ELEVEN, SIXTEEN, THIRTY_TWO = (np.uint64(value) for value in (0, 1, 11, 16, 32))
 SIXTY_THREE, SIXTY_FOUR, TOP_SHIFT = np.uint64(63), np.uint64(64), np.uint64(58)
 MASK = np.uint64(0xFFFFFFFF)
 
@@ -57,7 +58,7 @@ def advance(random):
     high, low = multiply(random.state_low, MULTIPLIER_LOW)
     high += random.state_high * MULTIPLIER_LOW + random.state_low * MULTIPLIER_HIGH
     random.state_low = low + random.increment_low
-    carry = ONE if random.state_low < low else ONE - ONE
+    carry = ONE if random.state_low < low else NO_BITS
     random.state_high = high + random.increment_high + carry
 
 
@@ -113,36 +114,42 @@ def hash_mix(value, constant, multiplier):
 
 
 @njit(cache=True)
-def seed_words(seed):
-    """Return the four words that `SeedSequence(seed).generate_state(4, np.uint64)` gives for a seed below 2**64."""
-    pool = np.zeros(POOL_SIZE, np.uint64)
-    pool[0], pool[1] = np.uint64(seed) & MASK, np.uint64(seed) >> THIRTY_TWO
+def fill_pool(random, seed):
+    """Mix a seed below 2**64 into the entropy pool of `SeedSequence(seed)`."""
+    random.pool[0], random.pool[1] = np.uint64(seed) & MASK, np.uint64(seed) >> THIRTY_TWO
+    random.pool[2] = random.pool[3] = NO_BITS
     constant = INIT_A
     for place in range(POOL_SIZE):
-        pool[place], constant = hash_mix(pool[place], constant, MULT_A)
+        random.pool[place], constant = hash_mix(random.pool[place], constant, MULT_A)
     for source in range(POOL_SIZE):
         for target in range(POOL_SIZE):
             if source != target:
-                hashed, constant = hash_mix(pool[source], constant, MULT_A)
-                mixed = (MIX_MULT_L * pool[target] - MIX_MULT_R * hashed) & MASK
-                pool[target] = mixed ^ (mixed >> SIXTEEN)
-    words = np.zeros(4, np.uint64)
-    constant = INIT_B
-    for place in range(8):
-        half, constant = hash_mix(pool[place % POOL_SIZE], constant, MULT_B)
-        words[place // 2] |= half << (THIRTY_TWO if place % 2 else ONE - ONE)
-    return words
+                hashed, constant = hash_mix(random.pool[source], constant, MULT_A)
+                mixed = (MIX_MULT_L * random.pool[target] - MIX_MULT_R * hashed) & MASK
+                random.pool[target] = mixed ^ (mixed >> SIXTEEN)
+
+
+@njit(cache=True)
+def word_from_pool(random, place, constant):
+    """Return 64 bits of `SeedSequence.generate_state`, and the constant for the next."""
+    low, constant = hash_mix(random.pool[place % POOL_SIZE], constant, MULT_B)
+    high, constant = hash_mix(random.pool[(place + 1) % POOL_SIZE], constant, MULT_B)
+    return low | (high << THIRTY_TWO), constant
 
 
 @njit(cache=True)
 def seed_stream(random, seed):
     """Begin the stream of a seed from 0 to 2**63 - 1."""
-    words = seed_words(seed)
-    random.increment_high = (words[2] << ONE) | (words[3] >> SIXTY_THREE)
-    random.increment_low = (words[3] << ONE) | ONE
-    random.state_high = random.state_low = ONE - ONE
+    fill_pool(random, seed)
+    state_high, constant = word_from_pool(random, 0, INIT_B)
+    state_low, constant = word_from_pool(random, 2, constant)
+    stream_high, constant = word_from_pool(random, 4, constant)
+    stream_low, constant = word_from_pool(random, 6, constant)
+    random.increment_high = (stream_high << ONE) | (stream_low >> SIXTY_THREE)
+    random.increment_low = (stream_low << ONE) | ONE
+    random.state_high = random.state_low = NO_BITS
     advance(random)
-    random.state_low += words[1]
-    random.state_high += words[0] + (ONE if random.state_low < words[1] else ONE - ONE)
+    random.state_low += state_low
+    random.state_high += state_high + (ONE if random.state_low < state_low else NO_BITS)
     advance(random)
     random.has_half = False

@@ -12,7 +12,20 @@ from numba.types import UniTuple
 
 from fast_babyai.draft import DRAFT_TYPE, ENV_TYPE, MAX_ROOMS, Rejected, compiled, stay_out_of_line
 from fast_babyai.random_stream import integers
-from fast_babyai.state import ANY, DIR_X, DIR_Y, EMPTY, FIRST_OBJECT, MAX_OBJECTS, MAX_SIZE, T_BALL, T_BOX, T_DOOR, T_KEY, WALL
+from fast_babyai.state import (
+    ANY,
+    DIR_X,
+    DIR_Y,
+    EMPTY,
+    FIRST_OBJECT,
+    MAX_OBJECTS,
+    MAX_SIZE,
+    T_BALL,
+    T_BOX,
+    T_DOOR,
+    T_KEY,
+    WALL,
+)
 
 ANY_ROOM = -1
 NO_DOOR, NO_WALL = 0, 1  # in place of a door's number: a wall, or a wall that was removed

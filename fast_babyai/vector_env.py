@@ -9,24 +9,17 @@ from gymnasium.vector.utils import batch_space
 from minigrid.core.constants import IDX_TO_COLOR, IDX_TO_OBJECT
 from numba import njit
 
-from basics.compiler_cache import announce
 from fast_babyai.bot import BOT, replan, reset_bot
 from fast_babyai.dynamics import start_level, step, take_in_hand
-from fast_babyai.level_bank import LevelBank
-from fast_babyai.reference import (
-    MAX_UNSOLVABLE_IN_A_ROW,
-    BabyAIEnv,
-    render_level,
-    training_level_seed,
-    unsolvable_task,
-)
+from fast_babyai.generator import LevelGenerator
+from fast_babyai.reference import BabyAIEnv, render_level, unsolvable_task
+from fast_babyai.rules import IMAGE_SHAPE, MAX_UNSOLVABLE_IN_A_ROW, NO_ACTION, training_level_seed
 from fast_babyai.state import (
     EMPTY,
     ENV,
     FIRST_INSTR,
     LEVEL,
     MAX_SIZE,
-    NO_ACTION,
     PUT_NEXT,
     T_BALL,
     T_BOX,
@@ -39,7 +32,7 @@ from fast_babyai.view import observe
 # One row per environment: what reset and step return, besides the missions.
 OUTPUT = np.dtype(
     [
-        ("image", np.uint8, (7, 7, 3)),
+        ("image", np.uint8, IMAGE_SHAPE),
         ("direction", np.int64),
         ("carrying", np.int8),
         ("agent_pos", np.int64, 2),
@@ -103,16 +96,18 @@ def step_envs(envs, bots, actions, history, outputs, expert):
 
 
 @njit(cache=True, nogil=True)
-def replay(env, bot, actions, output, expert):
-    """Take `actions` (up to the first NO_ACTION) in an episode that has just begun."""
-    for action in actions:
-        if action == NO_ACTION:
-            break
-        step(env, action)
-        if expert:
-            output.bot_action = replan(env, bot, action)
-    if env.step_count:
-        describe(env, output)
+def replay(envs, bots, history, outputs, expert):
+    """Take the actions of `history` (up to the first NO_ACTION) in episodes that have just begun."""
+    for i in range(envs.shape[0]):
+        env, bot, output = envs[i], bots[i], outputs[i]
+        for action in history[i]:
+            if action == NO_ACTION:
+                break
+            step(env, action)
+            if expert:
+                output.bot_action = replan(env, bot, action)
+        if env.step_count:
+            describe(env, output)
 
 
 def longer(history: np.ndarray) -> np.ndarray:
@@ -165,8 +160,7 @@ class FastBabyAIVectorEnv(VectorEnv):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
 
-        announce()
-        self.bank = LevelBank(task_id, max_steps)
+        self.generator = LevelGenerator(task_id, max_steps)
         self._envs = np.zeros(num_envs, ENV)
         self._bots = np.zeros(num_envs, BOT)
         self._levels = np.zeros(num_envs, LEVEL)
@@ -248,10 +242,9 @@ class FastBabyAIVectorEnv(VectorEnv):
         return {"final_obs": final_obs, "_final_obs": done, "final_info": final_info, "_final_info": done}
 
     def _take_level(self, index: int, level_seed: int) -> None:
-        level, mission = self.bank.level(level_seed)
-        self._levels[index] = level
-        self._missions[index] = mission
-        self._bot_steps[index] = level["bot_steps"]
+        self.generator.generate(self._levels, index, level_seed)
+        self._missions[index] = self.generator.mission(self._levels[index])
+        self._bot_steps[index] = self._levels["bot_steps"][index]
         self._level_seeds[index] = level_seed
         self._history[index] = NO_ACTION
 
@@ -283,8 +276,7 @@ class FastBabyAIVectorEnv(VectorEnv):
         self._next_episode[:] = state["next_episode"]
         self._plan_failures[:] = state["plan_failures"]
         self._history = longer(state["actions_taken"].astype(np.int8))
-        for index in range(self.num_envs):
-            replay(self._envs[index], self._bots[index], self._history[index], self._outputs[index], self.expert)
+        replay(self._envs, self._bots, self._history, self._outputs, self.expert)
         return self._observations(), self._infos()
 
     @property
@@ -299,9 +291,6 @@ class FastBabyAIVectorEnv(VectorEnv):
             render_level(self.task_id, int(seed), history[:count], self.max_steps)
             for seed, history, count in zip(self._level_seeds, self._history, steps, strict=True)
         )
-
-    def close_extras(self, **kwargs) -> None:
-        self.bank.close()
 
 
 class LevelContexts(Sequence):

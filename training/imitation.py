@@ -24,7 +24,8 @@ from tqdm import tqdm
 
 from basics.config import config_parser, legacy_config, parse_config
 from basics.errors import UserError, warn
-from fast_babyai.reference import make_vec_env, sample_missions
+from fast_babyai.factory import make_vec_env
+from fast_babyai.reference import sample_missions
 from mixture_of_experts import JoinedPolicy, PolicyActivations, compute_lpc, drop_experts
 from policy.agent import Agent, Teller, choose_device
 from policy.input import OBSERVATION_SIZE, Told, observation_vector
