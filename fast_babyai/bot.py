@@ -540,7 +540,7 @@ def replan(env, bot, action_taken):
     start_search(env, bot)
     bot.pushes = 0
     if bot.depth > 0:
-        replan_after_action(env, bot, np.int64(action_taken))
+        replan_after_action(env, bot, action_taken)
     while bot.depth > 0 and is_exploratory(bot.stack[bot.depth - 1]):
         pop(bot)
 
@@ -563,7 +563,7 @@ def bot_solution_steps(env, bot):
     `env` is at the start of a level; afterwards it and `bot` are wherever that led: pass copies to go on with.
     """
     reset_bot(env, bot)
-    action = replan(env, bot, NO_ACTION)
+    action = replan(env, bot, np.int64(NO_ACTION))
     while action != NO_ACTION:
         reward, terminated, truncated = step(env, action)
         if terminated or truncated:

@@ -25,7 +25,7 @@ from fast_babyai.draft import (
     compiled,
     stay_out_of_line,
 )
-from fast_babyai.dynamics import start_level, take_in_hand
+from fast_babyai.dynamics import copy_instruction, start_level, take_in_hand
 from fast_babyai.instructions import arrange_instruction, validate_instrs
 from fast_babyai.levels import INSTR_KINDS_BY_NAME, level_of, mission_text
 from fast_babyai.random_stream import seed_stream
@@ -37,8 +37,6 @@ from fast_babyai.state import (
     EMPTY,
     ENV,
     FIRST_OBJECT,
-    MAX_DESCS,
-    MAX_INSTRS,
     MAX_OBJECTS,
     MAX_SIZE,
     NO_NODE,
@@ -207,29 +205,6 @@ def write_objects(env, level):
         level.grid[env.object_x[env.carrying], env.object_y[env.carrying]] = number
 
 
-@compiled(void(ENV_TYPE, LEVEL_TYPE))
-def write_instruction(env, level):
-    stay_out_of_line()
-    level.root = env.root
-    level.num_instrs = env.num_instrs
-    level.num_descs = env.num_descs
-    for instr in range(MAX_INSTRS):
-        level.instr_kind[instr] = env.instr_kind[instr]
-        level.instr_strict[instr] = env.instr_strict[instr]
-        level.instr_desc[instr, 0] = env.instr_desc[instr, 0]
-        level.instr_desc[instr, 1] = env.instr_desc[instr, 1]
-    for node in range(3):
-        level.node_kind[node] = env.node_kind[node]
-        level.node_strict[node] = env.node_strict[node]
-        level.node_a[node] = env.node_a[node]
-        level.node_b[node] = env.node_b[node]
-    for desc in range(MAX_DESCS):
-        level.desc_type[desc] = env.desc_type[desc]
-        level.desc_color[desc] = env.desc_color[desc]
-        level.desc_location[desc] = env.desc_location[desc]
-        level.desc_many[desc] = env.desc_many[desc]
-
-
 @compiled(int64(ENV_TYPE, TASK_TYPE))
 def step_limit(env, task):
     """Return the task's own limit, or what BabyAI allows for the maze's size and the instruction."""
@@ -254,7 +229,7 @@ def write_level(env, task, level, level_seed):
     level.agent_y = env.agent_y
     level.agent_dir = env.agent_dir
     write_objects(env, level)
-    write_instruction(env, level)
+    copy_instruction(env, level)
 
 
 @njit(cache=True, nogil=True)

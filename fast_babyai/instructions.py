@@ -16,6 +16,7 @@ from fast_babyai.state import (
     FIRST_OBJECT,
     MAX_DESCS,
     MAX_INSTRS,
+    MAX_NODES,
     MAX_SIZE,
     NO_NODE,
     PUT_NEXT,
@@ -95,7 +96,7 @@ def arrange_instruction(env, draft):
         env.instr_desc[place, 0] = env.instr_desc[place, 1] = 0
     for desc in range(MAX_DESCS):
         env.desc_type[desc] = env.desc_color[desc] = env.desc_location[desc] = env.desc_many[desc] = 0
-    for node in range(3):
+    for node in range(MAX_NODES):
         env.node_kind[node] = env.node_strict[node] = env.node_a[node] = env.node_b[node] = 0
     for mention in range(count):
         env.instr_kind[place_of[mention]] = draft.instr_kind[mention]

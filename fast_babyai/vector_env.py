@@ -65,7 +65,7 @@ def begin_episode(env, bot, level, output, expert):
     output.bot_action = NO_ACTION
     if expert:
         reset_bot(env, bot)
-        output.bot_action = replan(env, bot, NO_ACTION)
+        output.bot_action = replan(env, bot, np.int64(NO_ACTION))
 
 
 @njit(cache=True, nogil=True)
@@ -103,9 +103,9 @@ def replay(envs, bots, history, outputs, expert):
         for action in history[i]:
             if action == NO_ACTION:
                 break
-            step(env, action)
+            step(env, np.int64(action))
             if expert:
-                output.bot_action = replan(env, bot, action)
+                output.bot_action = replan(env, bot, np.int64(action))
         if env.step_count:
             describe(env, output)
 
