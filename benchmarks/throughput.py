@@ -343,7 +343,7 @@ def measure_fresh_levels(task_id: str, rounds: int, seconds: float) -> str:
     without.learner.agent.missions.encoder.embed = lambda missions: embedding
     for trainer in (without, with_encoder):
         trainer.learner.env.reset(seed=0)
-        trainer.learner.env._next_episode[:] = 10**7  # far from all levels whose missions have been met
+        trainer.learner.env.next_episode[:] = 10**7  # far from all levels whose missions have been met
         trainer.learner.observations, trainer.learner.infos = trainer.learner.env.reset()
         trainer.update()
     while len(repeated.learner.env.generator.levels) < TRAIN_LEVELS:

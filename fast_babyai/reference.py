@@ -350,7 +350,7 @@ class BabyAIVectorEnv(SyncVectorEnv):
         longest = max(len(env.actions_taken) for env in self.envs)
         return {
             "seed": np.array([self._seed]),
-            "next_episode": np.array([env.next_episode for env in self.envs]),
+            "next_episode": self.next_episode,
             "plan_failures": np.array([env.plan_failures for env in self.envs]),
             "level_seed": np.array([env.level_seed for env in self.envs]),
             "actions_taken": np.array(
@@ -373,6 +373,11 @@ class BabyAIVectorEnv(SyncVectorEnv):
             infos = self._add_info(infos, env._info(), index)
         observations = concatenate(self.single_observation_space, self._env_obs, self._observations)
         return copy.deepcopy(observations), infos
+
+    @property
+    def next_episode(self) -> np.ndarray:
+        """Each environment's next episode, by number, int64 [N]."""
+        return np.array([env.next_episode for env in self.envs])
 
     @property
     def env_contexts(self) -> list[dict]:

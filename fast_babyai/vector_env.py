@@ -169,7 +169,7 @@ class FastBabyAIVectorEnv(VectorEnv):
         self._missions = np.empty(num_envs, object)
         self._bot_steps = np.zeros(num_envs, np.int64)
         self._level_seeds = np.zeros(num_envs, np.int64)
-        self._next_episode = np.zeros(num_envs, np.int64)
+        self.next_episode = np.zeros(num_envs, np.int64)
         self._plan_failures = np.zeros(num_envs, np.int64)
         self._seed: int | None = None
 
@@ -187,7 +187,7 @@ class FastBabyAIVectorEnv(VectorEnv):
         else:
             if seed is not None or self._seed is None:
                 self._seed = int(np.random.default_rng().integers(2**31)) if seed is None else operator.index(seed)
-                self._next_episode[:] = 0
+                self.next_episode[:] = 0
                 self._plan_failures[:] = 0
             for index in np.flatnonzero(mask):
                 self._take_next_solvable_level(index)
@@ -250,9 +250,9 @@ class FastBabyAIVectorEnv(VectorEnv):
 
     def _take_next_solvable_level(self, index: int) -> None:
         for _ in range(MAX_UNSOLVABLE_IN_A_ROW):
-            episode = int(self._next_episode[index])
+            episode = int(self.next_episode[index])
             level_seed = training_level_seed(self._seed, index, self.num_envs, episode, self.train_levels)
-            self._next_episode[index] += 1
+            self.next_episode[index] += 1
             self._take_level(index, int(level_seed))
             if self._bot_steps[index] >= 0:
                 return
@@ -263,7 +263,7 @@ class FastBabyAIVectorEnv(VectorEnv):
         """Return all that `set_state` needs to go on from here, in an environment of the same arguments."""
         return {
             "seed": np.array([self._seed]),
-            "next_episode": self._next_episode.copy(),
+            "next_episode": self.next_episode.copy(),
             "plan_failures": self._plan_failures.copy(),
             "level_seed": self._level_seeds.copy(),
             "actions_taken": self._history[:, : max(1, self._envs["step_count"].max())].copy(),
@@ -273,7 +273,7 @@ class FastBabyAIVectorEnv(VectorEnv):
         """Go on from a state of `get_state`; return observations and infos, as `reset` does."""
         self._seed = int(state["seed"][0])
         self.reset(seed=state["level_seed"])
-        self._next_episode[:] = state["next_episode"]
+        self.next_episode[:] = state["next_episode"]
         self._plan_failures[:] = state["plan_failures"]
         self._history = longer(state["actions_taken"].astype(np.int8))
         replay(self._envs, self._bots, self._history, self._outputs, self.expert)

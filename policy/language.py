@@ -19,6 +19,7 @@ from basics.errors import UserError, warn
 from basics.files import cache_folder
 
 HUB_TIMEOUT = 5.0  # seconds
+MOST_KEPT = 1 << 16  # missions in a MissionTable: 100 MB of embeddings
 
 
 def _packaged_model(name: str) -> Path | None:
@@ -196,6 +197,14 @@ class MissionTable:
             if mission not in numbers:
                 self._add(mission)
         return np.fromiter((numbers[mission] for mission in missions), np.int64, len(missions))
+
+    def forget_many(self) -> int:
+        """Forget all missions, and their numbers, once there are too many; return how many have been met since the last
+        time. Levels that never repeat bring ever new ones."""
+        count = len(self.numbers)
+        if count > MOST_KEPT:
+            self.numbers = {}
+        return count
 
     def _add(self, mission: str) -> None:
         number = len(self.numbers)

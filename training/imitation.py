@@ -31,6 +31,7 @@ from policy.agent import Agent, Teller, choose_device
 from policy.input import OBSERVATION_SIZE, Told, observation_vector
 from policy.language import MissionEncoder
 from results import checkpoints, paths, tables
+from training.missions_ahead import MissionsAhead
 
 RESUMABLE_KEYS = {  # what may change when a run is resumed: none of it changes what is computed
     "num_updates", "log_interval", "checkpoint_interval", "wandb_project", "checkpoint_dir", "lang_fallback"
@@ -148,6 +149,8 @@ class Learner:
             max_steps=config["max_steps"],
             train_levels=config["train_levels"],
         )
+        order = (self.seed, config["num_envs"], config["train_levels"])
+        self.missions_ahead = MissionsAhead(encoder.name, config["task_id"], *order, config["num_threads"])
         self.policy_state = self.agent.policy.initial_state(config["num_envs"])
         self.activations = self.agent.empty_activations(config["unroll_len"], config["num_envs"])
         self.keep = np.zeros(config["num_envs"], np.float32)
@@ -177,6 +180,7 @@ class Learner:
     def collect(self) -> Rollout:
         """Walk `unroll_len` steps: the student samples its actions from its policy, and the bot takes its share."""
         steps, num_envs, agent = self.config["unroll_len"], self.config["num_envs"], self.agent
+        self.missions_ahead.reached(int(self.env.next_episode.max()) * num_envs, agent.missions.forget_many())
         observation = torch.zeros(steps, num_envs, OBSERVATION_SIZE, dtype=torch.uint8)
         keep = torch.zeros(steps, num_envs)
         label, rows = np.zeros((2, steps, num_envs), np.int64)
@@ -490,6 +494,7 @@ def train(config: dict[str, Any], given: Iterable[str] = (), resume: bool = Fals
         finished = learner.update == config["num_updates"]
         path = folder / f"checkpoint_{'final' if finished else learner.update}.pt"
         checkpoints.save_checkpoint(path, learner.checkpoint())
+        learner.missions_ahead.close()
         learner.env.close()
     if finished:
         print(f"saved {path}")
