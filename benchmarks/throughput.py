@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from basics import files
 from basics.config import load_keys
 from eval_mop import evaluate
-from fast_babyai.factory import make_vec_env
+from fast_babyai.factory import make_vec_env, sample_missions
 from fast_babyai.generator import LevelGenerator, generate_level
 from fast_babyai.reference import make_level_env, reset_level
 from fast_babyai.rules import EVAL_SEED_OFFSET
@@ -118,12 +118,7 @@ class FastTrainer:
 
 def prepare(task_id: str, train_levels: int) -> None:
     """Encode the missions of a task's training levels, unless that is done."""
-    generator, encoder, levels = LevelGenerator(task_id), MissionEncoder(ENCODER), np.zeros(1, LEVEL)
-    missions = set()
-    for level_seed in range(train_levels):
-        generator.generate(levels, 0, level_seed)
-        missions.add(generator.mission(levels[0]))
-    encoder.embed(sorted(missions))
+    MissionEncoder(ENCODER).embed(sorted(set(sample_missions(task_id, train_levels))))
 
 
 def steps_per_second(update: Callable[[], None], env_steps: int, seconds: float) -> float:

@@ -3,6 +3,8 @@
 Both make the level that minigrid's `env.reset(seed=...)` makes, bit for bit, as a LEVEL record.
 """
 
+import functools
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import gymnasium as gym
@@ -37,6 +39,7 @@ from fast_babyai.state import (
     EMPTY,
     ENV,
     FIRST_OBJECT,
+    LEVEL,
     MAX_OBJECTS,
     MAX_SIZE,
     NO_NODE,
@@ -274,6 +277,14 @@ def solve_level(levels, index, envs, bots):
     level.bot_steps = bot_solution_steps(env, bot)
 
 
+@functools.cache
+def _tell_of_minigrid(task_id: str) -> None:
+    warn(
+        f"the compiled generator does not know levels of the kind of {task_id}: minigrid generates them, which takes"
+        " milliseconds a level instead of microseconds"
+    )
+
+
 class LevelGenerator:
     """The levels of a task with a step limit, by level seed.
 
@@ -290,10 +301,7 @@ class LevelGenerator:
         self.env = make_level_env(task_id, max_steps)
         self.task = task_parameters(self.env)
         if self.task is None:
-            warn(
-                f"the compiled generator does not know levels of the kind of {task_id}: minigrid generates them, which"
-                " takes milliseconds a level instead of microseconds"
-            )
+            _tell_of_minigrid(task_id)
         self._env, self._draft, self._bot = np.zeros(1, ENV), np.zeros(1, DRAFT), np.zeros(1, BOT)
         self._env_seed = None  # of the level that minigrid's environment is at
 
@@ -310,6 +318,14 @@ class LevelGenerator:
                 raise self._unfit(f"more than {MAX_OBJECTS - FIRST_OBJECT} objects")
             raise UserError(f"level {level_seed} of {self.task_id}: none of {MAX_ATTEMPTS} attempts was acceptable")
         solve_level(levels, index, self._env, self._bot)
+
+    def missions(self, level_seeds: Iterable[int]) -> list[str]:
+        """Return the missions of levels."""
+        levels, missions = np.zeros(1, LEVEL), []
+        for level_seed in level_seeds:
+            self.generate(levels, 0, level_seed)
+            missions.append(self.mission(levels[0]))
+        return missions
 
     def mission(self, level: np.void) -> str:
         """Return the text of a level's mission."""

@@ -121,16 +121,6 @@ def reset_level(env: gym.Env, level_seed: int) -> dict:
     return observation
 
 
-def sample_missions(task_id: str, count: int = 128) -> list[str]:
-    """Return the missions of a task's first training levels."""
-    env = make_level_env(task_id)
-    missions = []
-    for level_seed in range(count):
-        reset_level(env, level_seed)
-        missions.append(env.mission)
-    return missions
-
-
 def bot_solution_steps(env: gym.Env) -> int:
     """Play the level `env` was just reset to with the bot alone; return the number of steps, -1 without success."""
     bot = BoundedBot(env)

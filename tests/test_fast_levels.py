@@ -1,5 +1,7 @@
 """Levels from compiled code: the random stream against numpy; every task, and tasks of one's own, against minigrid."""
 
+import itertools
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from minigrid.envs.babyai.core.verifier import GoToInstr, ObjDesc
 from numba import njit
 
 from basics.errors import UserError
-from fast_babyai.factory import make_vec_env
+from fast_babyai.factory import make_vec_env, sample_missions
 from fast_babyai.generator import LevelGenerator
 from fast_babyai.random_stream import RANDOM, integers, seed_stream, uniform
 from fast_babyai.reference import babyai_tasks, make_level_env, reset_level
@@ -18,6 +20,8 @@ from fast_babyai.rules import EVAL_SEED_OFFSET
 from fast_babyai.state import LEVEL
 
 SPANS = np.array([[0, 6], [3, 9], [0, 2], [0, 1], [5, 5 + 2**31 + 1], [0, 2**32 - 1], [1, 22], [-7, -4]])
+
+NUMBERS = itertools.count()
 
 
 @njit
@@ -55,7 +59,7 @@ def register():
     registered = []
 
     def register_task(level_class, **kwargs) -> str:
-        task_id = f"BabyAI-Own{len(registered)}-v0"
+        task_id = f"BabyAI-Own{next(NUMBERS)}-v0"  # a new one each time: a task is told of once
         gym.register(task_id, entry_point=level_class, kwargs=kwargs)
         registered.append(task_id)
         return task_id
@@ -110,6 +114,13 @@ def test_an_unknown_task_is_generated_by_minigrid_with_one_clear_line(level_clas
         assert generator.mission(levels[1]) == env.mission
         assert (levels["agent_x"][1], levels["agent_y"][1]) == env.agent_pos
         assert levels["seed"][1] == level_seed
+
+
+@pytest.mark.parametrize("level_class", [babyai.MiniBossLevel, GoToTheOnlyBox])
+def test_samples_of_missions_are_the_same_on_both_backends(level_class, register):
+    task_id = register(level_class)
+    samples = [sample_missions(task_id, 20, backend=backend) for backend in ("minigrid", "fast")]
+    assert samples[0] == samples[1] and len(samples[0]) == 20
 
 
 def test_an_unknown_task_is_the_same_on_both_backends(register):

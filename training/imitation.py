@@ -24,8 +24,7 @@ from tqdm import tqdm
 
 from basics.config import config_parser, legacy_config, parse_config
 from basics.errors import UserError, warn
-from fast_babyai.factory import make_vec_env
-from fast_babyai.reference import sample_missions
+from fast_babyai.factory import make_vec_env, sample_missions
 from mixture_of_experts import JoinedPolicy, PolicyActivations, compute_lpc, drop_experts
 from policy.agent import Agent, Teller, choose_device
 from policy.input import OBSERVATION_SIZE, Told, observation_vector
@@ -137,7 +136,7 @@ class Learner:
         self.config = config | {"lang_encoder": encoder.name, "num_actions": 7}
         self.agent = Agent(self.config, encoder, self.device)
         self.config["input_dim"] = self.agent.policy.input_projection.encoder.size
-        self.agent.spread_missions(sample_missions(config["task_id"]))
+        self.agent.spread_missions(sample_missions(config["task_id"], backend=config["backend"]))
         self.agent.lang_proj.requires_grad_(config["train_lang_proj"])
         self.parameters = [parameter for parameter in self.agent.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.Adam(self._parameter_groups(), lr=config["lr"], fused=self.device.type != "mps")

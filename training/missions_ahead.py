@@ -18,8 +18,6 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
 from basics.errors import warn
 from fast_babyai.rules import training_level_seed
 
@@ -84,14 +82,12 @@ class MissionsAhead:
 
 def missions_from(place: int, task_id: str, seed: int, num_envs: int, train_levels: int | None) -> Iterator[str]:
     """Yield the missions of the levels at this place and all that follow."""
-    from fast_babyai.generator import LevelGenerator  # the compiler takes a second to import, and `train` need not
-    from fast_babyai.state import LEVEL
+    from fast_babyai.generator import LevelGenerator  # the compiler takes a second to import, and training has it
 
-    generator, levels = LevelGenerator(task_id), np.zeros(1, LEVEL)
+    generator = LevelGenerator(task_id)
     while True:
         episode, env_index = divmod(place, num_envs)
-        generator.generate(levels, 0, training_level_seed(seed, env_index, num_envs, episode, train_levels))
-        yield generator.mission(levels[0])
+        yield from generator.missions([training_level_seed(seed, env_index, num_envs, episode, train_levels)])
         place += 1
 
 
