@@ -17,16 +17,7 @@ from numba import int64, njit, void
 from basics.errors import UserError, warn
 from fast_babyai import tasks
 from fast_babyai.bot import BOT, bot_solution_steps
-from fast_babyai.draft import (
-    DRAFT,
-    ENV_TYPE,
-    LEVEL_TYPE,
-    MAX_ROOMS,
-    TASK,
-    TASK_TYPE,
-    compiled,
-    stay_out_of_line,
-)
+from fast_babyai.draft import DRAFT, ENV_TYPE, LEVEL_TYPE, MAX_ROOMS, TASK, TASK_TYPE, compiled, stay_out_of_line
 from fast_babyai.dynamics import copy_instruction, start_level, take_in_hand
 from fast_babyai.instructions import arrange_instruction, validate_instrs
 from fast_babyai.levels import INSTR_KINDS_BY_NAME, level_of, mission_text
@@ -34,18 +25,7 @@ from fast_babyai.random_stream import seed_stream
 from fast_babyai.reference import make_level_env, reset_level
 from fast_babyai.rooms import build_rooms
 from fast_babyai.rules import VIEW
-from fast_babyai.state import (
-    ANY,
-    EMPTY,
-    ENV,
-    FIRST_OBJECT,
-    LEVEL,
-    MAX_OBJECTS,
-    MAX_SIZE,
-    NO_NODE,
-    PUT_NEXT,
-    WALL,
-)
+from fast_babyai.state import ANY, EMPTY, ENV, FIRST_OBJECT, LEVEL, MAX_OBJECTS, MAX_SIZE, NO_NODE, PUT_NEXT, WALL
 from fast_babyai.tasks import ANYHOW, BY_COLOR, BY_LOCATION, ONE_ACTION, SEQUENCE, TWO_ACTIONS, gen_mission
 
 MAX_ATTEMPTS = 100_000  # at one level; the tasks that reject most need some hundred
@@ -108,6 +88,7 @@ FAMILIES = {
     babyai.BossLevelNoUnlock: Family(tasks.LEVEL_GEN),
 }
 NUM_OBJECTS = ("num_dists", "num_objs", "objs_per_room", "num_doors")  # what level classes call it
+MOST_OBJECTS = {tasks.OPEN_DOORS_ORDER: 4, tasks.PUT_NEXT_LOCAL: 18}  # walls of a room; kinds and colors of objects
 SELECT_BY = {None: ANYHOW, "color": BY_COLOR, "loc": BY_LOCATION}
 INSTR_FORMS = {"action": ONE_ACTION, "and": TWO_ACTIONS, "seq": SEQUENCE}
 
@@ -122,13 +103,16 @@ def task_parameters(env: gym.Env) -> np.ndarray | None:
         return None
     if env.num_cols < family.columns or env.num_rows < family.rows:
         return None
+    num_objects = next((getattr(env, name) for name in NUM_OBJECTS if hasattr(env, name)), 0)
+    if num_objects > MOST_OBJECTS.get(family.number, num_objects):
+        return None  # minigrid looks for another one forever
     parameters = {
         "family": family.number,
         "room_size": env.room_size,
         "num_cols": env.num_cols,
         "num_rows": env.num_rows,
         "max_steps": env.max_steps if env.fixed_max_steps else 0,
-        "num_objects": next((getattr(env, name) for name in NUM_OBJECTS if hasattr(env, name)), 0),
+        "num_objects": num_objects,
         "strict": getattr(env, "strict", False) or getattr(env, "debug", False),
     }
     for name in ("doors_open", "distractors", "start_carrying"):
@@ -309,8 +293,11 @@ class LevelGenerator:
         """Write the level of a seed, and how many steps the bot needs for it, to an element of a LEVEL array.
 
         Raises:
+            ValueError: no seed.
             UserError: the task's levels cannot be generated, or have no place in a LEVEL.
         """
+        if level_seed < 0:
+            raise ValueError(f"a level seed is 0 or more, got {level_seed}")
         if self.task is None:
             self._generate_with_minigrid(levels, index, level_seed)
         elif not generate_level(self.task, levels, index, level_seed, self._env, self._draft):

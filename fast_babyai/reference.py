@@ -27,20 +27,18 @@ from typing import ClassVar
 import gymnasium as gym
 import minigrid  # noqa: F401  (registers the BabyAI tasks)
 import numpy as np
-from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import concatenate
 from minigrid.utils.baby_ai_bot import BabyAIBot
 
 from basics.errors import UserError, did_you_mean
 from fast_babyai.rules import (
+    ACTION_SPACE,
     EVAL_SEED_OFFSET,
-    IMAGE_SHAPE,
     MAX_DEPTH,
     MAX_UNSOLVABLE_IN_A_ROW,
     NO_ACTION,
-    NUM_ACTIONS,
-    NUM_DIRECTIONS,
+    OBSERVATION_SPACE,
     PLAN_LIMIT,
     training_level_seed,
 )
@@ -148,7 +146,8 @@ def _describe(cell, position) -> dict:
 
 
 def env_context(env: gym.Env) -> dict:
-    """Return what plots need to know of the level that minigrid's `env` was just reset to (design, section 6)."""
+    """Return what plots need to know of the level that minigrid's `env` was just reset to: the `env_context` of a
+    routing cache."""
     cells = [(env.grid.get(x, y), (x, y)) for x in range(env.width) for y in range(env.height)]
     by_type = {kind: [] for kind in ("door", "key", "ball", "box")}
     for cell, position in cells:
@@ -199,14 +198,8 @@ class BabyAIEnv(gym.Env):
     """
 
     metadata: ClassVar = {"render_modes": ["rgb_array"]}
-    observation_space = spaces.Dict(
-        {
-            "image": spaces.Box(0, 255, IMAGE_SHAPE, np.uint8),
-            "direction": spaces.Discrete(NUM_DIRECTIONS),
-            "carrying": spaces.Box(0, 1, (), np.int8),
-        }
-    )
-    action_space = spaces.Discrete(NUM_ACTIONS)
+    observation_space = OBSERVATION_SPACE
+    action_space = ACTION_SPACE
 
     def __init__(self, task_id: str, max_steps: int | None = None, expert: bool = True):
         self.env = make_level_env(task_id, max_steps, render_mode="rgb_array")

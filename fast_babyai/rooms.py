@@ -39,6 +39,8 @@ KINDS = np.array([T_KEY, T_BALL, T_BOX])
 @compiled(int64(DRAFT_TYPE, int64, int64))
 def rand_int(draft, low, high):
     stay_out_of_line()
+    if high <= low:  # numpy raises a ValueError: a level cannot be made like this
+        raise Rejected
     return integers(draft.random, low, high)
 
 

@@ -3,6 +3,7 @@
 import functools
 
 import numpy as np
+from gymnasium import spaces
 
 BACKENDS = ("fast", "minigrid")  # compiled, or minigrid's own
 
@@ -11,6 +12,15 @@ IMAGE_SHAPE = (VIEW, VIEW, 3)  # of each cell: type, color, state
 NUM_DIRECTIONS = 4
 NUM_ACTIONS = 7
 NO_ACTION = -1  # in place of the bot's action, where it has none
+
+OBSERVATION_SPACE = spaces.Dict(
+    {
+        "image": spaces.Box(0, 255, IMAGE_SHAPE, np.uint8),
+        "direction": spaces.Discrete(NUM_DIRECTIONS),
+        "carrying": spaces.Box(0, 1, (), np.int8),  # 1 while something is carried
+    }
+)
+ACTION_SPACE = spaces.Discrete(NUM_ACTIONS)  # minigrid's: left, right, forward, pick up, drop, toggle, done
 
 EVAL_SEED_OFFSET = 1_000_000_000  # evaluation levels count from here, training levels from 0: they never meet
 MAX_UNSOLVABLE_IN_A_ROW = 100  # levels passed over before a task counts as unsolvable

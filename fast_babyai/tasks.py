@@ -8,25 +8,9 @@ import numpy as np
 from minigrid.core.constants import COLOR_TO_IDX
 from numba import boolean, int64, void
 
-from fast_babyai.draft import (
-    DRAFT_TYPE,
-    ENV_TYPE,
-    MAX_ROOMS,
-    TASK_TYPE,
-    Rejected,
-    compiled,
-    stay_out_of_line,
-)
-from fast_babyai.instructions import (
-    add_instr,
-    connect_instrs,
-    describe,
-    instr_about,
-    put_next,
-)
-from fast_babyai.random_stream import (
-    uniform,
-)
+from fast_babyai.draft import DRAFT_TYPE, ENV_TYPE, MAX_ROOMS, TASK_TYPE, Rejected, compiled, stay_out_of_line
+from fast_babyai.instructions import add_instr, connect_instrs, describe, instr_about, put_next
+from fast_babyai.random_stream import uniform
 from fast_babyai.rooms import (
     ANY_ROOM,
     COLORS,
@@ -71,9 +55,7 @@ from fast_babyai.state import (
     T_DOOR,
     T_KEY,
 )
-from fast_babyai.verifier import (
-    find_matching_objs,
-)
+from fast_babyai.verifier import find_matching_objs
 
 RED, BLUE = COLOR_TO_IDX["red"], COLOR_TO_IDX["blue"]
 RIGHT_SIDE, LEFT_SIDE, UP_SIDE = 0, 2, 3

@@ -12,21 +12,17 @@ from numba import njit
 from fast_babyai.bot import BOT, replan, reset_bot
 from fast_babyai.dynamics import start_level, step, take_in_hand
 from fast_babyai.generator import LevelGenerator
-from fast_babyai.reference import BabyAIEnv, render_level, unsolvable_task
-from fast_babyai.rules import IMAGE_SHAPE, MAX_UNSOLVABLE_IN_A_ROW, NO_ACTION, training_level_seed
-from fast_babyai.state import (
-    EMPTY,
-    ENV,
-    FIRST_INSTR,
-    LEVEL,
-    MAX_SIZE,
-    PUT_NEXT,
-    T_BALL,
-    T_BOX,
-    T_DOOR,
-    T_KEY,
-    WALL,
+from fast_babyai.reference import render_level, unsolvable_task
+from fast_babyai.rules import (
+    ACTION_SPACE,
+    IMAGE_SHAPE,
+    MAX_UNSOLVABLE_IN_A_ROW,
+    NO_ACTION,
+    NUM_ACTIONS,
+    OBSERVATION_SPACE,
+    training_level_seed,
 )
+from fast_babyai.state import EMPTY, ENV, FIRST_INSTR, LEVEL, MAX_SIZE, PUT_NEXT, T_BALL, T_BOX, T_DOOR, T_KEY, WALL
 from fast_babyai.view import observe
 
 # One row per environment: what reset and step return, besides the missions.
@@ -155,8 +151,8 @@ class FastBabyAIVectorEnv(VectorEnv):
         mode = AutoresetMode.SAME_STEP if autoreset else AutoresetMode.DISABLED
         self.metadata = {"render_modes": ["rgb_array"], "autoreset_mode": mode}
         self.render_mode = "rgb_array"
-        self.single_observation_space = BabyAIEnv.observation_space
-        self.single_action_space = BabyAIEnv.action_space
+        self.single_observation_space = OBSERVATION_SPACE
+        self.single_action_space = ACTION_SPACE
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
 
@@ -196,8 +192,8 @@ class FastBabyAIVectorEnv(VectorEnv):
 
     def step(self, actions: np.ndarray):
         actions = np.ascontiguousarray(actions, np.int64)
-        if actions.shape != (self.num_envs,) or actions.min() < 0 or actions.max() > 6:
-            raise ValueError(f"expected {self.num_envs} actions from 0 to 6, got {actions!r}")
+        if actions.shape != (self.num_envs,) or actions.min() < 0 or actions.max() >= NUM_ACTIONS:
+            raise ValueError(f"expected {self.num_envs} actions from 0 to {NUM_ACTIONS - 1}, got {actions!r}")
         outputs = self._outputs
         ended, longest = step_envs(self._envs, self._bots, actions, self._history, outputs, self.expert)
         if longest == self._history.shape[1]:
@@ -281,7 +277,7 @@ class FastBabyAIVectorEnv(VectorEnv):
 
     @property
     def env_contexts(self) -> Sequence[dict]:
-        """What plots need to know of the running episodes' levels, one dict per environment (design, section 6)."""
+        """What plots need to know of the running episodes' levels: per environment the `env_context` of a routing cache."""
         return LevelContexts(self._levels.copy())
 
     def render(self) -> tuple[np.ndarray, ...]:

@@ -143,8 +143,14 @@ def test_an_unknown_task_is_the_same_on_both_backends(register):
         (babyai.GoToLocal, {"room_size": 20, "num_dists": 80}, "more than 62 objects.*use backend: minigrid"),
         (babyai.GoToLocal, {"room_size": 30, "num_dists": 2}, "30x30 cells.*use backend: minigrid"),
         (babyai.GoToLocal, {"room_size": 4, "num_dists": 12}, "none of 100000 attempts"),
+        (babyai.GoToLocal, {"room_size": 4, "num_dists": 0}, "none of 100000 attempts"),
     ],
 )
 def test_levels_that_cannot_be_are_an_error_for_people(level_class, parameters, message, register):
     with pytest.raises(UserError, match=message):
         LevelGenerator(register(level_class, **parameters)).generate(np.zeros(1, LEVEL), 0, 5)
+
+
+def test_a_negative_level_seed_is_refused():
+    with pytest.raises(ValueError, match="0 or more, got -1"):
+        make_vec_env("BabyAI-GoToObj-v0", 2, autoreset=False).reset(seed=[3, -1])
