@@ -277,7 +277,7 @@ class FastBabyAIVectorEnv(VectorEnv):
 
     @property
     def env_contexts(self) -> Sequence[dict]:
-        """What plots need to know of the running episodes' levels: per environment the `env_context` of a routing cache."""
+        """What plots need to know of the running levels: per environment, the `env_context` of a routing cache."""
         return LevelContexts(self._levels.copy())
 
     def render(self) -> tuple[np.ndarray, ...]:
