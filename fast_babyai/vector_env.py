@@ -124,7 +124,7 @@ class FastBabyAIVectorEnv(VectorEnv):
     state.
 
     With `autoreset`, episodes follow each other (`AutoresetMode.SAME_STEP`) and `reset(seed=S)` starts the training
-    levels of seed S (`babyai_env.training_level_seed`); levels that the bot cannot solve are passed over. Without,
+    levels of seed S (`rules.training_level_seed`); levels that the bot cannot solve are passed over. Without,
     `reset(seed=[...])` plays exactly the given level seeds, and `options={"reset_mask": bool [N]}` restarts some.
 
     Args:
