@@ -20,7 +20,9 @@ from tqdm import tqdm
 from basics.config import Parser, legacy_config
 from basics.errors import UserError, run_script
 from basics.extensions import registered
-from fast_babyai.reference import EVAL_SEED_OFFSET, MAX_UNSOLVABLE_IN_A_ROW, make_vec_env, unsolvable_task
+from fast_babyai.factory import make_vec_env
+from fast_babyai.reference import unsolvable_task
+from fast_babyai.rules import EVAL_SEED_OFFSET, MAX_UNSOLVABLE_IN_A_ROW
 from mixture_of_experts import compute_lpc
 from policy.agent import Agent, load_agent
 from policy.input import observation_vector

@@ -13,7 +13,8 @@ from untrained import make_checkpoint, save
 import eval_mop
 from basics.errors import UserError
 from eval_mop import POLICY_BATCH, EvalVectorEnv, PolicyActor, evaluate, play
-from fast_babyai.reference import EVAL_SEED_OFFSET, bot_solution_steps, make_level_env, reset_level
+from fast_babyai.reference import bot_solution_steps, make_level_env, reset_level
+from fast_babyai.rules import EVAL_SEED_OFFSET
 from mixture_of_experts import compute_lpc
 from policy.agent import load_agent
 from results.checkpoints import save_checkpoint

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from basics.errors import UserError
-from fast_babyai.reference import make_vec_env, sample_missions
+from fast_babyai.factory import make_vec_env, sample_missions
 from mixture_of_experts import drop_experts
 from policy.agent import Agent, choose_device
 from policy.compiled.operations import sample
@@ -25,6 +25,7 @@ from policy.input import OBSERVATION_SIZE, observation_vector
 from policy.language import MissionEncoder
 from policy.recurrent_policy import RecurrentPolicy, RoutingRule
 from training.losses import imitation_losses
+from training.missions_ahead import MissionsAhead
 from training.optimizer import Adam
 
 FIRST_SUMS = ("loss", "ce", "penalty", "accuracy", "mean_lpc")  # what older checkpoints summed, by place
@@ -122,7 +123,7 @@ class Trainer:
         self.config = config | {"lang_encoder": encoder.name, "num_actions": 7}
         self.agent = Agent(self.config, encoder, self.device)
         self.config["input_dim"] = self.agent.policy.input_projection.encoder.size
-        self.agent.spread_missions(sample_missions(config["task_id"]))
+        self.agent.spread_missions(sample_missions(config["task_id"], backend=config["backend"]))
         self.agent.lang_proj.requires_grad_(config["train_lang_proj"])
         self.optimizer = Adam(self._parameter_groups(), lr=config["lr"])
         self.noise = torch.Generator().manual_seed(self.seed)
@@ -133,6 +134,8 @@ class Trainer:
             max_steps=config["max_steps"],
             train_levels=config["train_levels"],
         )
+        order = (self.seed, config["num_envs"], config["train_levels"])
+        self.missions_ahead = MissionsAhead(encoder.name, config["task_id"], *order, config["num_threads"])
         self.policy_state = self.agent.policy.initial_state(config["num_envs"])
         self.not_done = np.zeros(config["num_envs"], np.float32)
         self.alone = walked_alone(config)
@@ -161,6 +164,7 @@ class Trainer:
     def collect(self) -> Rollout:
         """Walk `unroll_len` steps: the student samples its actions from its policy, and the bot takes its share."""
         steps, num_envs, agent = self.config["unroll_len"], self.config["num_envs"], self.agent
+        self.missions_ahead.reached(int(self.env.next_episode.max()) * num_envs, agent.missions.forget_many())
         observation = np.zeros((steps, num_envs, OBSERVATION_SIZE), np.uint8)
         not_done = np.zeros((steps, num_envs), np.float32)
         label, mission = np.zeros((2, steps, num_envs), np.int64)

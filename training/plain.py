@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from fast_babyai.reference import make_vec_env, sample_missions
+from fast_babyai.factory import make_vec_env, sample_missions
 from mixture_of_experts import compute_lpc
 from policy.agent import Agent
 from policy.input import observation_vector
