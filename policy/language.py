@@ -165,8 +165,8 @@ class MissionEncoder:
             raise UserError(f"lang_encoder {self.folder} cannot be loaded: {reason}") from None
 
     def check_same(self, probes: torch.Tensor) -> None:
-        """Raise a UserError unless this encoder's embeddings of PROBES are `probes` [P, embed_dim], of a checkpoint: with
-        another one, or a damaged copy, a policy would be told of other missions than it was trained on."""
+        """Raise a UserError unless this encoder's embeddings of PROBES are `probes` [P, embed_dim], of a checkpoint:
+        with another one, or a damaged copy, a policy would be told of other missions than it was trained on."""
         probes = probes.float().numpy()
         size = np.abs(probes).max(initial=0.0)
         if probes.shape != self.probes.shape or not (np.abs(probes - self.probes).max() <= SAME_ENCODER * size):

@@ -130,7 +130,7 @@ def test_mission_table_numbers_and_grows():
     np.testing.assert_array_equal(table.embeddings[69].numpy(), table.encoder.embed([missions[69]])[0])
 
 
-# ---------------------------------------------------------------------------------------------- encoders of other people
+# --------------------------------------------------------------------------------------------- encoders of other people
 
 
 def write_encoder(folder, source, kind="bert", tokenizer=True, dtype=torch.float32):
