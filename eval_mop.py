@@ -50,6 +50,7 @@ class EvalVectorEnv(VectorWrapper):
         episodes: level seed -> dict with mission, seed, success, num_steps, bot_steps, env_context, of every episode
             begun; success and num_steps are None until it ends.
         bot_plan_failures: levels passed over.
+        final_observations: after a step in which episodes ended, what they ended with.
     """
 
     def __init__(
@@ -61,12 +62,14 @@ class EvalVectorEnv(VectorWrapper):
         max_steps: int | None = None,
         backend: str = "fast",
         expert: bool = False,
+        first_level: int = EVAL_SEED_OFFSET,
     ):
         super().__init__(
             make_vec_env(task_id, num_envs, backend=backend, max_steps=max_steps, expert=expert, autoreset=False)
         )
         self.task_id = task_id
         self.num_episodes = num_episodes
+        self.first_level = first_level
 
     def reset(self, *, seed: None = None, options: None = None):
         """Begin anew with the first evaluation level. The levels are fixed: there is nothing to seed."""
@@ -74,8 +77,8 @@ class EvalVectorEnv(VectorWrapper):
         self.bot_plan_failures = 0
         self.episodes_finished = 0
         self._unsolvable_in_a_row = 0
-        self._next_level = EVAL_SEED_OFFSET
-        self._level_seed = np.full(self.num_envs, EVAL_SEED_OFFSET, np.int64)
+        self._next_level = self.first_level
+        self._level_seed = np.full(self.num_envs, self.first_level, np.int64)
         self._running = np.zeros(self.num_envs, bool)
         self._episode_start = np.zeros(self.num_envs, bool)
         self._timestep = np.zeros(self.num_envs, np.int64)
@@ -96,6 +99,7 @@ class EvalVectorEnv(VectorWrapper):
             self.episodes_finished += 1
         if ended.any():
             self._running &= ~ended
+            self.final_observations = {name: values.copy() for name, values in self._observations.items()}
             self._deal(ended)
         return self._observations, rewards, terminated, truncated, self._all_infos()
 

@@ -19,7 +19,7 @@ from policy.initialisation import initialise, principal_components
 from policy.language import MissionEncoder
 from policy.missions import MissionFeatures, MissionTable
 from policy.recurrent_policy import RecurrentPolicy
-from results.checkpoints import check_shapes
+from results.checkpoints import check_shapes, check_tensors
 
 
 def choose_device(name: str) -> torch.device:
@@ -142,6 +142,9 @@ def load_agent(
             f"encoder {encoder.name} gives {encoder.embed_dim} numbers per mission, but this checkpoint was trained"
             f" with {config['lang_encoder']}, which gives {expected}: name a copy of that one with --lang_encoder"
         )
+    if "lang_probes" in checkpoint:  # since checkpoints hold them
+        check_tensors({"lang_probes": checkpoint["lang_probes"]}, "lang_probes")
+        encoder.check_same(checkpoint["lang_probes"])
     with torch.device("meta"):
         expected = build_policy(config).state_dict()
     check_shapes(checkpoint["policy_state_dict"], expected)  # before anything of that size is built

@@ -19,6 +19,14 @@ from basics.files import cache_folder
 
 HUB_TIMEOUT = 5.0  # seconds
 ENCODED_AT_ONCE = 32  # missions in a batch
+PROBES = (  # missions that every encoder must tell apart, and by which it is recognised
+    "go to the red ball",
+    "pick up the green key",
+    "open the blue door",
+    "put the grey box next to the yellow ball",
+)
+SAME_ENCODER = 1e-3  # largest difference of two embeddings of a probe, as a share of their size
+TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")  # files of which one holds the vocabulary
 
 
 def _packaged_model(name: str) -> Path | None:
@@ -41,10 +49,27 @@ def _hub_model(name: str) -> Path:
 
     files = ["*.json", "*.txt", "*.model", "*.safetensors"]
     try:
-        return Path(snapshot_download(name, local_files_only=True, allow_patterns=files))
+        folder = Path(snapshot_download(name, local_files_only=True, allow_patterns=files))
+        if problem := missing_files(folder):
+            raise FileNotFoundError(problem)
+        return folder
     except Exception:  # not cached: each version of the hub's package says so with an exception of its own
         HfApi().model_info(name, timeout=HUB_TIMEOUT)  # one question, before a download that would retry for minutes
-        return Path(snapshot_download(name, allow_patterns=files))
+        folder = Path(snapshot_download(name, allow_patterns=files))
+    if problem := missing_files(folder):
+        raise FileNotFoundError(problem)
+    return folder
+
+
+def missing_files(folder: Path) -> str:
+    """Return what a Hugging Face model's folder lacks that a sentence encoder needs; empty when nothing."""
+    if not (folder / "config.json").is_file():
+        return "this folder holds no config.json, so it is no Hugging Face model"
+    if not any(folder.glob("*.safetensors")):
+        return "this folder holds no weights (model.safetensors)"
+    if not any(any(folder.glob(pattern)) for pattern in TOKENIZERS):
+        return f"this folder holds no tokenizer ({', '.join(TOKENIZERS)}): every word would be the unknown one"
+    return ""
 
 
 def find_encoder(name: str, fallback: str | None = None) -> tuple[str, Path]:
@@ -57,8 +82,8 @@ def find_encoder(name: str, fallback: str | None = None) -> tuple[str, Path]:
         UserError: it is not to be had, and there is no fallback.
     """
     if Path(name).is_dir():
-        if not (Path(name) / "config.json").is_file():
-            raise UserError(f"lang_encoder {name}: this folder holds no config.json, so it is no Hugging Face model")
+        if problem := missing_files(Path(name)):
+            raise UserError(f"lang_encoder {name}: {problem}")
         return name, Path(name)
     packaged = _packaged_model(name)
     if packaged is not None:
@@ -88,31 +113,31 @@ class MissionEncoder:
     Attributes:
         name: the encoder really used, for the checkpoint's config.
         embed_dim: size of its embeddings.
+        probes: float32 [P, embed_dim], its embeddings of PROBES.
     """
 
     def __init__(self, name: str, fallback: str | None = None):
         self.name, self.folder = find_encoder(name, fallback)
         self._model = None
-        self._open_cache()
-        self.embed_dim = self.embed(["go to the red ball"]).shape[1]
+        self._kept = KeptEmbeddings(self.name, self.folder)
+        self.probes = self.embed(PROBES)
+        self.embed_dim = self.probes.shape[1]
+        if not np.isfinite(self.probes).all() or len(np.unique(self.probes.round(5), axis=0)) < len(PROBES):
+            raise UserError(
+                f"lang_encoder {self.folder} cannot tell missions apart: its tokenizer or weights are damaged"
+            )
 
     def embed(self, missions: Iterable[str]) -> np.ndarray:
         """Return float32 [number of missions, embed_dim]."""
         missions = list(missions)
-        known = {mission: self._find(mission) for mission in dict.fromkeys(missions)}
+        known = {mission: self._kept.find(mission) for mission in dict.fromkeys(missions)}
         new = [mission for mission, embedding in known.items() if embedding is None]
         for start in range(0, len(new), ENCODED_AT_ONCE):
             batch = new[start : start + ENCODED_AT_ONCE]
-            embeddings = self._encode(batch)
-            known |= zip(batch, embeddings, strict=True)
-            rows = [(mission, embedding.tobytes()) for mission, embedding in zip(batch, embeddings, strict=True)]
-            with self._cache:
-                self._cache.executemany("INSERT OR REPLACE INTO embeddings VALUES (?, ?)", rows)
+            embeddings = dict(zip(batch, self._encode(batch), strict=True))
+            known |= embeddings
+            self._kept.add(embeddings)
         return np.stack([known[mission] for mission in missions])
-
-    def _find(self, mission: str) -> np.ndarray | None:
-        row = self._cache.execute("SELECT embedding FROM embeddings WHERE mission = ?", (mission,)).fetchone()
-        return None if row is None else np.frombuffer(row[0], np.float32)
 
     @torch.no_grad()
     def _encode(self, missions: list[str]) -> np.ndarray:
@@ -125,31 +150,81 @@ class MissionEncoder:
         import transformers  # takes seconds to import, and a warm cache never needs it
 
         transformers.utils.logging.disable_progress_bar()
+        settings = {"local_files_only": True, "trust_remote_code": False}  # no code of a model's folder is ever run
         try:
-            self._tokenizer = transformers.AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
-            self._model = transformers.AutoModel.from_pretrained(
-                self.folder, local_files_only=True, dtype=torch.float64
-            ).eval()
-        except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"lang_encoder {self.folder} cannot be loaded: {' '.join(str(error).split())}") from None
+            config = transformers.AutoConfig.from_pretrained(self.folder, **settings)
+            if config.is_encoder_decoder:
+                raise ValueError(f"it is a {config.model_type} model with a decoder, not a sentence encoder")
+            self._tokenizer = transformers.AutoTokenizer.from_pretrained(self.folder, **settings)
+            self._model = transformers.AutoModel.from_pretrained(self.folder, dtype=torch.float64, **settings).eval()
+            tokens = self._tokenizer(list(PROBES), return_tensors="pt", padding=True)
+            if len(self._model(**tokens).last_hidden_state) != len(PROBES):
+                raise ValueError("it is no sentence encoder")
+        except Exception as error:  # files that are damaged or of another kind fail in more ways than can be listed
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            raise UserError(f"lang_encoder {self.folder} cannot be loaded: {reason}") from None
 
-    def _open_cache(self) -> None:
-        """Open the embeddings on disk: one file per state of the encoder's own files."""
-        files = sorted(path for path in self.folder.rglob("*") if path.suffix in {".json", ".txt", ".safetensors"})
+    def check_same(self, probes: torch.Tensor) -> None:
+        """Raise a UserError unless this encoder's embeddings of PROBES are `probes` [P, embed_dim], of a checkpoint:
+        with another one, or a damaged copy, a policy would be told of other missions than it was trained on."""
+        probes = probes.float().numpy()
+        size = np.abs(probes).max(initial=0.0)
+        if probes.shape != self.probes.shape or not (np.abs(probes - self.probes).max() <= SAME_ENCODER * size):
+            raise UserError(
+                f"the encoder {self.name} in {self.folder} gives missions other embeddings than the one that this"
+                " checkpoint was trained with: name an unchanged copy of that one with --lang_encoder"
+            )
+
+
+class KeptEmbeddings:
+    """The embeddings of one encoder on disk: one file per state of the encoder's own files.
+
+    It is a cache: where it cannot be read or written any more, missions are encoded anew, and one warning says so.
+    """
+
+    def __init__(self, name: str, folder: Path):
+        suffixes = {".json", ".txt", ".safetensors", ".model"}
+        files = sorted(path for path in folder.rglob("*") if path.suffix in suffixes)
         state = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
         fingerprint = hashlib.sha256(repr((torch.__version__, "float64", state)).encode()).hexdigest()[:16]
-        path = cache_folder() / "embeddings" / f"{Path(self.name).name}-{fingerprint}.sqlite"
+        self.path = cache_folder() / "embeddings" / f"{Path(name).name}-{fingerprint}.sqlite"
+        self.in_memory: dict[str, np.ndarray] = {}
+        self.database: sqlite3.Connection | None = None
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._cache = self._connect(path)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.database = sqlite3.connect(self.path, timeout=60)
+            self.database.execute("PRAGMA journal_mode=WAL")
+            self.database.execute("PRAGMA synchronous=OFF")  # a cache lost to a power cut costs nothing but time
+            self.database.execute(
+                "CREATE TABLE IF NOT EXISTS embeddings (mission TEXT PRIMARY KEY, embedding BLOB NOT NULL)"
+            )
         except (OSError, sqlite3.Error) as error:
-            warn(f"missions will be encoded anew in each run: {path} cannot be used ({error})")
-            self._cache = self._connect(":memory:")
+            self._give_up(error)
 
-    @staticmethod
-    def _connect(path: Path | str) -> sqlite3.Connection:
-        connection = sqlite3.connect(path, timeout=60)
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=OFF")  # a cache lost to a power cut costs nothing but time
-        connection.execute("CREATE TABLE IF NOT EXISTS embeddings (mission TEXT PRIMARY KEY, embedding BLOB NOT NULL)")
-        return connection
+    def _give_up(self, error: Exception) -> None:
+        warn(f"missions will be encoded anew in each run: {self.path} cannot be used ({error})")
+        self.database = None
+
+    def find(self, mission: str) -> np.ndarray | None:
+        """Return a mission's embedding, None where it is not kept."""
+        if self.database is not None:
+            try:
+                question = "SELECT embedding FROM embeddings WHERE mission = ?"
+                row = self.database.execute(question, (mission,)).fetchone()
+                if row is not None and isinstance(row[0], bytes) and row[0] and len(row[0]) % 4 == 0:
+                    return np.frombuffer(row[0], np.float32)
+            except sqlite3.Error as error:
+                self._give_up(error)
+        return self.in_memory.get(mission)
+
+    def add(self, embeddings: dict[str, np.ndarray]) -> None:
+        """Keep embeddings by mission."""
+        if self.database is not None:
+            rows = [(mission, embedding.tobytes()) for mission, embedding in embeddings.items()]
+            try:
+                with self.database:
+                    self.database.executemany("INSERT OR REPLACE INTO embeddings VALUES (?, ?)", rows)
+                return
+            except sqlite3.Error as error:
+                self._give_up(error)
+        self.in_memory |= embeddings

@@ -185,3 +185,15 @@ def test_a_checkpoint_of_an_older_trainer_sees_the_pixels_that_it_was_trained_on
     checkpoints.save_checkpoint(path, loaded)  # once read, it is one of today's
     again = checkpoints.load_checkpoint(path)["policy_state_dict"]["input_projection.weight"]
     assert torch.equal(again.double(), torch.from_numpy(after))
+
+
+def test_a_checkpoint_insists_on_the_encoder_it_was_trained_with():
+    """By what it says of a few missions, not by its name."""
+    checkpoint = changed()
+    probes = torch.from_numpy(load_agent(checkpoint).missions.encoder.probes)
+    load_agent(checkpoint | {"lang_probes": probes})
+    for others in (probes.flip(0), probes * 1.1, probes[:1], torch.zeros_like(probes)):
+        with pytest.raises(UserError, match="other embeddings"):
+            load_agent(checkpoint | {"lang_probes": others})
+    with pytest.raises(UserError, match="lang_probes"):
+        load_agent(checkpoint | {"lang_probes": "x"})

@@ -1,6 +1,7 @@
 """Sentence embeddings: the real packaged encoder, real files on disk, and a hub that does not answer."""
 
 import importlib.util
+import json
 import shutil
 import socket
 from pathlib import Path
@@ -69,7 +70,7 @@ def test_each_mission_is_encoded_once_across_runs(monkeypatch):
 
     monkeypatch.setattr(MissionEncoder, "_encode", counted)
     first = MissionEncoder(PACKAGE).embed(MISSIONS + MISSIONS)
-    assert sorted(encoded[1:]) == sorted(set(MISSIONS) - {encoded[0]})
+    assert sorted(encoded) == sorted({*MISSIONS, *language.PROBES})
     count = len(encoded)
     assert np.array_equal(MissionEncoder(PACKAGE).embed(MISSIONS + MISSIONS), first)
     assert len(encoded) == count
@@ -127,3 +128,123 @@ def test_mission_table_numbers_and_grows():
     assert table.lookup(missions).tolist() == list(range(70))
     assert table.lookup([missions[69], missions[0], missions[69]]).tolist() == [69, 0, 69]
     np.testing.assert_array_equal(table.embeddings[69].numpy(), table.encoder.embed([missions[69]])[0])
+
+
+# --------------------------------------------------------------------------------------------- encoders of other people
+
+
+def write_encoder(folder, source, kind="bert", tokenizer=True, dtype=torch.float32):
+    """Write a small encoder with random weights, as `save_pretrained` leaves it."""
+    torch.manual_seed(0)
+    if kind == "bert":
+        config = transformers.DistilBertConfig(n_layers=1, dim=64, hidden_dim=64, n_heads=4)
+        model = transformers.DistilBertModel(config)
+    else:
+        sizes = {"d_model": 32, "d_ff": 32, "num_layers": 1, "num_heads": 2, "d_kv": 16}
+        model = transformers.T5Model(transformers.T5Config(vocab_size=30522, **sizes))
+    model.to(dtype).save_pretrained(folder)
+    if tokenizer:
+        for path in source.iterdir():
+            if "token" in path.name or path.name == "vocab.txt":
+                shutil.copy2(path, folder)
+    return folder
+
+
+def test_an_encoder_without_its_tokenizer_is_no_encoder(tmp_path, model_folder, monkeypatch, capsys):
+    folder = write_encoder(tmp_path / "encoder", model_folder, tokenizer=False)
+    with pytest.raises(UserError, match="no tokenizer"):
+        MissionEncoder(str(folder))
+    snapshot = tmp_path / "hf" / "hub" / "models--distilbert-base-uncased"
+    (snapshot / "refs").mkdir(parents=True)
+    (snapshot / "refs" / "main").write_text("abc")
+    write_encoder(snapshot / "snapshots" / "abc", model_folder, tokenizer=False)
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(snapshot.parent))
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")  # and the hub is out of reach
+    encoder = MissionEncoder("distilbert-base-uncased", PACKAGE)
+    assert encoder.name == PACKAGE and "not to be had" in capsys.readouterr().err
+    (folder / "vocab.txt").write_text("[UNK]\n[CLS]\n[SEP]\n[PAD]\n[MASK]\n")
+    with pytest.raises(UserError, match="cannot tell missions apart"):
+        MissionEncoder(str(folder))
+
+
+def test_an_encoder_in_bfloat16_works(tmp_path, model_folder):
+    exact = MissionEncoder(str(write_encoder(tmp_path / "exact", model_folder))).embed(MISSIONS)
+    rounded = MissionEncoder(str(write_encoder(tmp_path / "rounded", model_folder, dtype=torch.bfloat16)))
+    np.testing.assert_allclose(rounded.embed(MISSIONS), exact, atol=0.1)
+
+
+def cut_short(folder):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+
+
+def with_code(folder):
+    """A model whose folder says how to build it: transformers would ask on stdin, and run that on "y"."""
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config", "AutoModel": "mine.Model"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "mine.py").write_text(f"open({str(folder / 'executed')!r}, 'w')\n")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        cut_short,
+        with_code,
+        lambda folder: (folder / "config.json").write_text("{"),
+        lambda folder: (folder / "config.json").write_text('{"model_type": "distilbert", "dim": "x"}'),
+        lambda folder: (folder / "tokenizer.json").write_text("{}"),
+        lambda folder: (folder / "model.safetensors").write_bytes(b""),
+    ],
+)
+def test_a_damaged_encoder_is_refused_in_one_line(tmp_path, model_folder, damage):
+    folder = write_encoder(tmp_path / "encoder", model_folder)
+    damage(folder)
+    with pytest.raises(UserError, match=str(folder)) as error:
+        MissionEncoder(str(folder))
+    assert "\n" not in str(error.value) and not (folder / "executed").exists()
+
+
+def test_an_encoder_with_a_decoder_is_refused(tmp_path, model_folder):
+    with pytest.raises(UserError, match="t5 model with a decoder"):
+        MissionEncoder(str(write_encoder(tmp_path / "t5", model_folder, kind="t5")))
+
+
+@pytest.mark.parametrize("pragma", ["max_page_count=5", "query_only=ON"])  # a full disk, another user's file
+def test_a_cache_that_fails_midway_costs_only_time(pragma, capsys):
+    encoder = MissionEncoder(PACKAGE)
+    encoder._kept.database.execute(f"PRAGMA {pragma}")
+    missions = [f"go to the red ball {number}" for number in range(100)]
+    first = encoder.embed(missions)
+    assert np.array_equal(encoder.embed(missions[::-1])[::-1], first)
+    assert capsys.readouterr().err.count("encoded anew") == 1
+
+
+def test_a_cache_that_is_damaged_inside_costs_only_time(capsys):
+    encoder = MissionEncoder(PACKAGE)
+    expected = encoder.embed(MISSIONS)
+    encoder._kept.database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    encoder._kept.database.close()
+    path = encoder._kept.path
+    content = bytearray(path.read_bytes())
+    content[4096:] = bytes((7 * place + 13) % 256 for place in range(len(content) - 4096))
+    path.write_bytes(content)
+    assert np.array_equal(MissionEncoder(PACKAGE).embed(MISSIONS), expected)
+    assert capsys.readouterr().err.count("encoded anew") == 1
+
+
+def test_a_checkpoint_knows_its_encoder_by_what_it_says(tmp_path, model_folder):
+    folder = write_encoder(tmp_path / "encoder", model_folder)
+    encoder = MissionEncoder(str(folder))
+    probes = torch.from_numpy(encoder.probes)
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    MissionEncoder(str(copy)).check_same(probes)
+    words = (copy / "vocab.txt").read_text().splitlines()
+    (copy / "vocab.txt").write_text("\n".join(reversed(words)))
+    (copy / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match="other embeddings"):
+        MissionEncoder(str(copy)).check_same(probes)
+    with pytest.raises(UserError, match="other embeddings"):
+        encoder.check_same(probes[:, :3])

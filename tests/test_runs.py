@@ -304,3 +304,42 @@ def try_to_resume(folder):
     except BaseException as error:
         print(repr(error), file=sys.stderr)
         return 1
+
+
+# ------------------------------------------------------------------------------------------------------- what is logged
+
+
+def test_an_older_metrics_file_is_gone_on_with_and_keeps_its_columns(tmp_path):
+    train(config_for(tmp_path, num_updates=8))
+    (run_folder(tmp_path) / "checkpoint_final.pt").unlink()
+    path = run_folder(tmp_path) / "metrics.csv"
+    table = tables.read_metrics(path)
+    tables._write_csv(path, ["update", "loss", "entropy"], [{"update": 4, "loss": table["loss"][0], "entropy": 1.5}])
+    assert train(config_for(tmp_path, num_updates=8), resume=True) == 0
+    resumed = tables.read_metrics(path)
+    assert list(resumed.columns) == [*tables.METRICS_COLUMNS, "entropy"]
+    assert resumed["update"].tolist() == [4, 8] and resumed["loss"].tolist() == table["loss"].tolist()
+    assert resumed["entropy"][0] == 1.5 and resumed[["entropy"]].isna().sum().item() == 1
+
+
+def test_tensorboard_shows_what_metrics_csv_holds(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(config_for(tmp_path, num_updates=12, tensorboard=True, checkpoint_interval=8))
+    (run_folder(tmp_path) / "checkpoint_final.pt").unlink()
+    train(config_for(tmp_path, num_updates=12, tensorboard=True, checkpoint_interval=8), resume=True)
+    events = EventAccumulator(str(run_folder(tmp_path) / "tensorboard"))
+    events.Reload()
+    table = tables.read_metrics(run_folder(tmp_path) / "metrics.csv")
+    assert set(events.Tags()["scalars"]) == set(table.columns[table.notna().any()]) - {"update"}
+    for name in ("loss", "accuracy", "mean_lpc"):
+        scalars = events.Scalars(name)
+        assert [scalar.step for scalar in scalars] == [4, 8, 12]
+        assert [scalar.value for scalar in scalars] == pytest.approx(table[name].tolist(), rel=1e-6)
+
+
+def test_without_tensorboard_a_run_goes_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    assert train(config_for(tmp_path, num_updates=2, tensorboard=True)) == 0
+    assert "the package tensorboard is not installed" in capsys.readouterr().err

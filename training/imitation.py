@@ -253,6 +253,7 @@ class Trainer:
             "policy_state_dict": self.agent.policy.state_dict(),
             "config": self.config,
             "lang_proj_state_dict": self.agent.lang_proj.state_dict(),
+            "lang_probes": torch.from_numpy(self.agent.missions.encoder.probes),
             "resume_state": {
                 "update": self.update,
                 "optimizer": self.optimizer.state_dict(),

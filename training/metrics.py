@@ -57,7 +57,7 @@ def _tensorboard(config: Mapping[str, Any], folder: Path, since_update: int):
     except ImportError:
         warn("not logging to TensorBoard: the package tensorboard is not installed")
         return None
-    writer = SummaryWriter(str(folder / "tensorboard"), purge_step=since_update + 1 if since_update else None)
+    writer = SummaryWriter(str(folder / "tensorboard"), purge_step=since_update + 1)
 
     def log(row: Mapping[str, float]) -> None:
         with contextlib.suppress(OSError):  # a full disk

@@ -89,6 +89,9 @@ def resume(trainer, checkpoint: dict, path: Path) -> None:
         _check_state(trainer, checkpoint["resume_state"])
         checkpoints.check_shapes(checkpoint["policy_state_dict"], trainer.agent.policy.state_dict())
         checkpoints.check_shapes(checkpoint["lang_proj_state_dict"], trainer.agent.lang_proj.state_dict())
+        if "lang_probes" in checkpoint:
+            checkpoints.check_tensors({"lang_probes": checkpoint["lang_probes"]}, "lang_probes")
+            trainer.agent.missions.encoder.check_same(checkpoint["lang_probes"])
         trainer.resume(checkpoint)
     except UserError as error:
         raise ArtifactError(path, f"its state cannot be resumed from: {error}") from None
