@@ -5,6 +5,7 @@
 tests/test_same_numbers.py runs it in processes that believe to be on different processors, and compares.
 """
 
+import contextlib
 import hashlib
 import json
 import sys
@@ -56,7 +57,8 @@ def main(folder: Path) -> None:
         config = {name: key.default for name, key in load_keys(policy).items()} | SIZES | settings
         config |= {"task_id": TASK, "checkpoint_dir": str(folder / name), "lang_encoder": encoder.name}
         config["backend"] = "minigrid"
-        train(config)
+        with contextlib.redirect_stdout(sys.stderr):
+            train(config)
         run = folder / name / TASK / "trial_0"
         checkpoint = load_checkpoint(run / "checkpoint_final.pt")
         results[f"{name} weights"] = weights_digest(checkpoint["policy_state_dict"])
@@ -68,7 +70,7 @@ def main(folder: Path) -> None:
         header = {"checkpoint_path": "", "evaluated_at": "", "metrics": evaluation.metrics}
         write_routing_cache(folder / name / "routing_data.json", header, evaluation.routing_data)
         results[f"{name} cache"] = digest((folder / name / "routing_data.json").read_bytes())
-    print(json.dumps(results))
+    print(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":
