@@ -60,7 +60,7 @@ STOP_SECONDS = 25.0  # a preempted container has 30 s left
 # For the estimate of a dry run: US dollars per second, of Modal's price list as of 2026 (modal.com/pricing decides).
 CORE_PRICE, GIB_PRICE = 0.0000131, 0.00000222
 GPU_PRICES = {"T4": 0.000164, "L4": 0.000222, "A10": 0.000306, "L40S": 0.000542, "A100": 0.000583, "H100": 0.001097}
-STEPS_PER_SECOND = 10_000  # env-steps, roughly, of the default mixture on two cores
+STEPS_PER_SECOND = 30_000  # env-steps of the default mixture on one core, roughly (benchmarks/throughput.py)
 
 BAKE = (
     "import sys; from pathlib import Path; from policy.language import find_encoder;"

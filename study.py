@@ -36,7 +36,6 @@ LEVELS = [
     "GoToImpUnlock", "BossLevel", "UnlockPickup", "OpenTwoDoors",
 ]  # fmt: skip
 THREE_LEVELS = ["GoToLocal", "PutNextLocal", "GoToObjMaze"]  # which object; two, in order; doors and what lay behind
-LARGEST = "0:2,1:2,2:2"  # layer:expert of config.yaml's largest experts
 
 
 class Variant(NamedTuple):
@@ -185,6 +184,12 @@ def train_all(runs: list[Run], checkpoint_dir: Path, budget: float, jobs: int) -
     return failures
 
 
+def largest_experts() -> str:
+    """Return each layer's largest expert, of config.yaml's mixture, as `--disable_experts` takes them."""
+    layers = load_keys("mixture")["expert_hidden_sizes"].default
+    return ",".join(f"{layer}:{sizes.index(max(sizes))}" for layer, sizes in enumerate(layers))
+
+
 def evaluate_all(study: Study, folder: Path, num_episodes: int, jobs: int) -> bool:
     """Evaluate what is trained and not yet evaluated, save figures, and return whether all went well."""
     results = ["--results_path", folder / "evaluation_results.csv"]
@@ -194,7 +199,7 @@ def evaluate_all(study: Study, folder: Path, num_episodes: int, jobs: int) -> bo
     commands = [[*batch_eval, *whole]]
     if study.pathways:
         mixtures = [trial for trial, variant in enumerate(study.variants) if variant.script == "train_mop.py"]
-        lesion = ["--disable_experts", LARGEST, "--skip_routing"]
+        lesion = ["--disable_experts", largest_experts(), "--skip_routing"]
         commands += [[*batch_eval, *lesion, "--trial", str(trial)] for trial in mixtures]
     commands += [[sys.executable, HERE / "cross_task_viz.py", *results, "--plots_dir", folder / "plots"]]
     statuses = [

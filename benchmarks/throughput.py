@@ -30,7 +30,7 @@ from eval_mop import evaluate
 from fast_babyai.factory import make_vec_env, sample_missions
 from fast_babyai.generator import LevelGenerator, generate_level
 from fast_babyai.reference import BabyAIVectorEnv, make_level_env, reset_level
-from fast_babyai.rules import EVAL_SEED_OFFSET
+from fast_babyai.rules import EVAL_SEED_OFFSET, NUM_ACTIONS
 from fast_babyai.state import LEVEL
 from mixture_of_experts import compute_lpc
 from policy.agent import Agent
@@ -140,7 +140,7 @@ class UntrainedAgents:
 
     def __init__(self, task_id: str):
         torch.manual_seed(0)
-        self.config = mixture_config(task_id, 64, 40, 1) | {"num_actions": 7}
+        self.config = mixture_config(task_id, 64, 40, 1) | {"num_actions": NUM_ACTIONS}
         self.agent = Agent(self.config, MissionEncoder(ENCODER)).eval()
 
 

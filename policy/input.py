@@ -12,13 +12,15 @@ import torch
 from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX, STATE_TO_IDX
 from torch import Tensor, nn
 
-VIEW_CELLS = 7 * 7
+from fast_babyai.rules import NUM_DIRECTIONS, VIEW
+
+VIEW_CELLS = VIEW * VIEW
 IMAGE_SIZE = VIEW_CELLS * 3
-OBSERVATION_SIZE = IMAGE_SIZE + 4 + 1
+OBSERVATION_SIZE = IMAGE_SIZE + NUM_DIRECTIONS + 1
 CELL_CHANNELS = (len(OBJECT_TO_IDX), len(COLOR_TO_IDX), len(STATE_TO_IDX))  # values of a cell's type, color, state
 CELL_VALUES = sum(CELL_CHANNELS)
 LOOKS = math.prod(CELL_CHANNELS)  # how many ways a cell can look
-ONE_HOT = np.eye(4, dtype=np.uint8)  # of directions
+ONE_HOT = np.eye(NUM_DIRECTIONS, dtype=np.uint8)  # of directions
 
 
 def observation_vector(observations: dict[str, np.ndarray]) -> np.ndarray:

@@ -130,43 +130,12 @@ def lesion_results_path(results_path: os.PathLike | str) -> Path:
     return path.with_name(f"{path.stem}_lesions{path.suffix}")
 
 
-@dataclass(frozen=True)
-class RoutingCacheRef:
-    """A routing cache and what its place says about it; `variant` names the folders below the run's (of a lesion, or
-    of a second checkpoint of the same task, trial and seed)."""
-
-    path: Path
-    task_id: str
-    trial: int
-    seed: int | None = None
-    update: int | None = None
-    variant: str = ""
-
-
 def routing_cache_path(cache_dir: os.PathLike | str, ref: CheckpointRef, variant: str = "") -> Path:
     """Return where the routing cache of a checkpoint lies; a `variant` (such as `lesion_0-2`) has its own folder."""
     folder = Path(cache_dir) / _run_folder(ref.task_id, ref.trial, ref.seed)
     if ref.update is not None:
         folder /= f"update_{ref.update}"
     return folder / variant / ROUTING_FILE
-
-
-_CACHE_PATTERN = re.compile(
-    r"(?P<task_id>[^/]+)/trial_(?P<trial>\d+)/(?:seed_(?P<seed>\d+)/)?(?:update_(?P<update>\d+)/)?"
-    r"(?:(?P<variant>.+)/)?" + re.escape(ROUTING_FILE)
-)
-
-
-def find_routing_caches(cache_dir: os.PathLike | str = CACHE_DIR, lesions: bool = False) -> list[RoutingCacheRef]:
-    """Return the routing caches under a folder, sorted by path; those of lesioned policies only on request."""
-    found = []
-    for path in sorted(Path(cache_dir).glob(f"*/trial_*/**/{ROUTING_FILE}")):
-        match = _CACHE_PATTERN.fullmatch(path.relative_to(cache_dir).as_posix())
-        if match is not None and is_name(match["task_id"]) and (lesions or "lesion_" not in (match["variant"] or "")):
-            numbers = {name: None if match[name] is None else int(match[name]) for name in ("seed", "update")}
-            variant = match["variant"] or ""
-            found.append(RoutingCacheRef(path, match["task_id"], int(match["trial"]), variant=variant, **numbers))
-    return found
 
 
 def plot_path(

@@ -211,7 +211,6 @@ def test_lesions_have_their_own_rows_and_caches(batch):
     assert lesions["lesion"].tolist() == ["0-2_1-2", "0-2_1-2_min0.1"]
     assert [Path(path).parent.name for path in caches()] == ["lesion_0-2_1-2", "lesion_0-2_1-2_min0.1", "trial_0"]
     assert routing_caches.read_routing_cache(caches()[0])["lesion"] == "0-2_1-2"
-    assert len(paths.find_routing_caches("evaluation_cache")) == 1
 
 
 # ---------------------------------------------------------------------------------------------------------- damage

@@ -818,22 +818,6 @@ def test_a_missing_cache_is_named(tmp_path):
         routing_caches.read_routing_cache(tmp_path / "routing_data.json")
 
 
-def test_find_routing_caches(tmp_path):
-    refs = [CheckpointRef(Path("x"), TASK, 1), CheckpointRef(Path("x"), TASK, 1, seed=3, update=500)]
-    for ref in refs:
-        for variant in ("", "lesion_0-2", "from_modal_checkpoints"):
-            path = paths.routing_cache_path(tmp_path, ref, variant)
-            path.parent.mkdir(parents=True)
-            path.touch()
-    found = paths.find_routing_caches(tmp_path)
-    assert {(ref.trial, ref.seed, ref.update, ref.variant) for ref in found} == {
-        (1, None, None, ""), (1, 3, 500, ""),
-        (1, None, None, "from_modal_checkpoints"), (1, 3, 500, "from_modal_checkpoints"),
-    }  # fmt: skip
-    assert len(paths.find_routing_caches(tmp_path, lesions=True)) == 6
-    assert paths.find_routing_caches(tmp_path / "nowhere") == []
-
-
 def test_a_thousand_boss_levels_are_written_and_read_in_seconds_and_little_memory(tmp_path):
     program = """
 import resource, sys

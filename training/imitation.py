@@ -18,6 +18,7 @@ from torch import Tensor
 
 from basics.errors import UserError
 from fast_babyai.factory import make_vec_env, sample_missions
+from fast_babyai.rules import NUM_ACTIONS
 from mixture_of_experts import drop_experts
 from policy.agent import Agent, choose_device
 from policy.compiled.operations import sample
@@ -120,7 +121,7 @@ class Trainer:
         self.seed = config["trial"] if config["seed"] is None else config["seed"]
         torch.manual_seed(self.seed)
         encoder = MissionEncoder(config["lang_encoder"], config["lang_fallback"])
-        self.config = config | {"lang_encoder": encoder.name, "num_actions": 7}
+        self.config = config | {"lang_encoder": encoder.name, "num_actions": NUM_ACTIONS}
         self.agent = Agent(self.config, encoder, self.device)
         self.config["input_dim"] = self.agent.policy.input_projection.encoder.size
         self.agent.spread_missions(sample_missions(config["task_id"], backend=config["backend"]))

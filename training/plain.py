@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from fast_babyai.factory import make_vec_env, sample_missions
+from fast_babyai.rules import NUM_ACTIONS
 from mixture_of_experts import compute_lpc
 from policy.agent import Agent
 from policy.input import observation_vector
@@ -27,7 +28,7 @@ class PlainTrainer:
 
     def __init__(self, config: Mapping[str, Any]):
         torch.manual_seed(0)
-        self.config = {**config, "num_actions": 7}
+        self.config = {**config, "num_actions": NUM_ACTIONS}
         self.agent = Agent(self.config, MissionEncoder(config["lang_encoder"], config["lang_fallback"]))
         self.agent.spread_missions(sample_missions(config["task_id"]))
         self.agent.lang_proj.requires_grad_(config["train_lang_proj"])
