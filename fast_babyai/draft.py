@@ -57,6 +57,7 @@ DRAFT = np.dtype(
         ("door_y", np.int16, (MAX_ROOMS, 4)),
         ("is_locked", np.uint8, MAX_ROOMS),
         ("locked_room", np.int32),
+        ("agent_placements", np.int32),  # in a row, see MAX_AGENT_PLACEMENTS
         ("subset", np.int64, 16),
         ("reached", np.uint8, (MAX_SIZE, MAX_SIZE)),
         ("stack", np.int32, MAX_SIZE * MAX_SIZE * 4),

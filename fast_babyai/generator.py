@@ -233,6 +233,7 @@ def generate_level(tasks, levels, index, level_seed, envs, drafts):
     env.width = (task.room_size - 1) * task.num_cols + 1
     env.height = (task.room_size - 1) * task.num_rows + 1
     draft.is_full = False
+    draft.agent_placements = 0
     seed_stream(draft.random, level_seed)
     for attempt in range(MAX_ATTEMPTS):
         try:

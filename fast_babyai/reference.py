@@ -35,6 +35,7 @@ from basics.errors import UserError, did_you_mean
 from fast_babyai.rules import (
     ACTION_SPACE,
     EVAL_SEED_OFFSET,
+    MAX_AGENT_PLACEMENTS,
     MAX_DEPTH,
     MAX_UNSOLVABLE_IN_A_ROW,
     NO_ACTION,
@@ -106,14 +107,30 @@ def make_level_env(task_id: str, max_steps: int | None = None, render_mode: str 
     """
     check_task(task_id)
     env = gym.make(task_id, disable_env_checker=True, render_mode=render_mode).unwrapped
+    _limit_agent_placements(env)
     if max_steps is not None:
         env.max_steps = max_steps
         env.fixed_max_steps = True  # else a BabyAI reset computes its own limit from the instruction
     return env
 
 
+def _limit_agent_placements(env: gym.Env) -> None:
+    """Let minigrid's `env` give up where it would try forever to place the agent (see MAX_AGENT_PLACEMENTS)."""
+    place_obj = env.place_obj
+
+    def limited_place_obj(obj, *args, **kwargs):
+        env.agent_placements = env.agent_placements + 1 if obj is None else 0
+        if env.agent_placements > MAX_AGENT_PLACEMENTS:
+            env.agent_placements = 0
+            raise RecursionError("rejection sampling failed in place_agent")
+        return place_obj(obj, *args, **kwargs)
+
+    env.place_obj = limited_place_obj
+
+
 def reset_level(env: gym.Env, level_seed: int) -> dict:
     """Reset minigrid's environment to a level and return its observation, without what minigrid prints on the way."""
+    env.agent_placements = 0
     with contextlib.redirect_stdout(io.StringIO()):
         observation, _ = env.reset(seed=level_seed)
     return observation

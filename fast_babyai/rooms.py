@@ -12,6 +12,7 @@ from numba.types import UniTuple
 
 from fast_babyai.draft import DRAFT_TYPE, ENV_TYPE, MAX_ROOMS, Rejected, compiled, stay_out_of_line
 from fast_babyai.random_stream import integers
+from fast_babyai.rules import MAX_AGENT_PLACEMENTS
 from fast_babyai.state import (
     ANY,
     DIR_X,
@@ -177,6 +178,7 @@ def new_object(env, draft, kind, color):
 @compiled(void(ENV_TYPE, DRAFT_TYPE, int64, int64))
 def place_in_room(env, draft, room, number):
     stay_out_of_line()
+    draft.agent_placements = 0
     x, y = free_cell(env, draft, room, True)
     env.grid[x, y] = number
     env.object_x[number], env.object_y[number] = x, y
@@ -246,6 +248,10 @@ def place_agent(env, draft, room):
     if room == ANY_ROOM:
         room = rand_room(env, draft)
     while True:
+        draft.agent_placements += 1
+        if draft.agent_placements > MAX_AGENT_PLACEMENTS:
+            draft.agent_placements = 0
+            raise Rejected
         env.agent_x = env.agent_y = -1
         env.agent_x, env.agent_y = free_cell(env, draft, room, False)
         env.agent_dir = rand_int(draft, 0, 4)

@@ -24,6 +24,9 @@ ACTION_SPACE = spaces.Discrete(NUM_ACTIONS)  # minigrid's: left, right, forward,
 
 EVAL_SEED_OFFSET = 1_000_000_000  # evaluation levels count from here, training levels from 0: they never meet
 MAX_UNSOLVABLE_IN_A_ROW = 100  # levels passed over before a task counts as unsolvable
+# Tries in a row to place the agent. A room may be so full that no place in it will do, and minigrid tries forever. Here
+# it ends like all that minigrid tries in vain: with a RecursionError, upon which minigrid begins the level anew.
+MAX_AGENT_PLACEMENTS = 10_000
 PLAN_LIMIT = 1000  # subgoals the bot may push in one replan; real plans need a few dozen, endless ones never stop
 MAX_DEPTH = 256  # subgoals on the bot's stack at once
 

@@ -303,7 +303,7 @@ class LevelContexts(Sequence):
 
 
 def level_context(level: np.ndarray) -> dict:
-    """Return the `env_context` of a LEVEL record, as `babyai_env.env_context` does of minigrid's environment."""
+    """Return the `env_context` of a LEVEL record, as `reference.env_context` does of minigrid's environment."""
     env = np.zeros(1, ENV)
     start_level(env[0], level)
     env = env[0]

@@ -53,6 +53,10 @@ def test_every_tasks_levels_are_minigrids(task):
     assert compare_generation(task, [2], max_steps=17) == []
 
 
+def test_a_level_that_minigrid_would_try_forever_to_generate_is_begun_anew():
+    assert compare_generation("BabyAI-SynthS5R2-v0", [1_000_436]) == []  # the agent finds no place in its room
+
+
 @pytest.fixture
 def register():
     """A function that registers a level class as a BabyAI task for the time of a test, and returns its id."""

