@@ -10,7 +10,7 @@ import json
 import math
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -224,11 +224,10 @@ def _parse_csv(
         table = [(line, cells[:-1] if len(cells) > len(header) else cells) for line, cells in table]
     if len(set(header)) < len(header) or "" in header[1:] or b"\0" in content:
         raise ArtifactError(path, "damaged: its first line does not name the columns; repair it or move it away")
-    rows = []
+    rows: list[dict[str, str]] = []
     for line, cells in table[1:]:
         if len(cells) == len(header):
-            rows.append(_Row(zip(header, cells, strict=True)))
-            rows[-1].line = line
+            rows.append(_Row(line, zip(header, cells, strict=True)))
             continue
         problem = f"line {line} has {len(cells)} cells instead of {len(header)}"
         if problems is None:
@@ -240,10 +239,12 @@ def _parse_csv(
 class _Row(dict):
     """The text of a line's cells, by column."""
 
-    line: int
+    def __init__(self, line: int, cells: Iterable[tuple[str, str]]):
+        super().__init__(cells)
+        self.line = line
 
 
-def _checked_row(row: _Row, types: Mapping[str, str]) -> dict:
+def _checked_row(row: Mapping[str, str], types: Mapping[str, str]) -> dict:
     """Return the values of a row: those of columns with a type as that type.
 
     Raises:
@@ -267,7 +268,7 @@ def _checked_row(row: _Row, types: Mapping[str, str]) -> dict:
 def _frame(
     path: os.PathLike | str,
     columns: list[str],
-    rows: list[_Row],
+    rows: Sequence[dict[str, str]],
     types: Mapping[str, str],
     problems: list[str],
 ) -> "pd.DataFrame":
@@ -283,7 +284,7 @@ def _frame(
         try:
             checked.append(_checked_row(row, types))
         except UserError as error:
-            problems.append(f"line {row.line}: {str(error).removesuffix('.')}")
+            problems.append(f"line {getattr(row, 'line', 0)}: {str(error).removesuffix('.')}")
     if problems:
         more = f" (and {len(problems) - 1} more lines)" if len(problems) > 1 else ""
         if not checked:
