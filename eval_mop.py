@@ -19,7 +19,10 @@ from tqdm import tqdm
 
 from basics.config import Parser, legacy_config
 from basics.errors import UserError, run_script
-from fast_babyai.reference import EVAL_SEED_OFFSET, MAX_UNSOLVABLE_IN_A_ROW, make_vec_env, unsolvable_task
+from basics.extensions import registered
+from fast_babyai.factory import make_vec_env
+from fast_babyai.reference import unsolvable_task
+from fast_babyai.rules import EVAL_SEED_OFFSET, MAX_UNSOLVABLE_IN_A_ROW
 from mixture_of_experts import compute_lpc
 from policy.agent import Agent, load_agent
 from policy.input import observation_vector
@@ -253,9 +256,11 @@ def evaluate(
     num_envs = min(num_envs, num_episodes)
     env = EvalVectorEnv(task_id, num_envs, num_episodes, max_steps=max_steps, backend=backend)
     try:
-        return play(PolicyActor(agent, num_envs, rule), env, on_episodes)
+        metrics, routing_data = play(PolicyActor(agent, num_envs, rule), env, on_episodes)
     finally:
         env.close()
+    columns = registered("column", agent.extensions)
+    return Evaluation(metrics | {name: float(column(routing_data)) for name, column in columns.items()}, routing_data)
 
 
 def play(actor: Actor, env: EvalVectorEnv, on_episodes: Callable[[int], object] | None = None) -> Evaluation:

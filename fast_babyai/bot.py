@@ -32,7 +32,7 @@ from fast_babyai.bot_search import (
     start_search,
 )
 from fast_babyai.dynamics import step
-from fast_babyai.reference import MAX_DEPTH, PLAN_LIMIT
+from fast_babyai.rules import MAX_DEPTH, NO_ACTION, PLAN_LIMIT, VIEW
 from fast_babyai.state import (
     DIR_X,
     DIR_Y,
@@ -44,7 +44,6 @@ from fast_babyai.state import (
     LEFT,
     MAX_OBJECTS,
     MAX_SIZE,
-    NO_ACTION,
     OPEN,
     PICK_UP,
     PICKUP,
@@ -54,7 +53,6 @@ from fast_babyai.state import (
     TOGGLE,
     WALL,
 )
-from fast_babyai.view import VIEW
 
 REPLAN = -2  # in place of an action: the stack has changed, ask its top again
 
@@ -542,7 +540,7 @@ def replan(env, bot, action_taken):
     start_search(env, bot)
     bot.pushes = 0
     if bot.depth > 0:
-        replan_after_action(env, bot, np.int64(action_taken))
+        replan_after_action(env, bot, action_taken)
     while bot.depth > 0 and is_exploratory(bot.stack[bot.depth - 1]):
         pop(bot)
 
@@ -565,7 +563,7 @@ def bot_solution_steps(env, bot):
     `env` is at the start of a level; afterwards it and `bot` are wherever that led: pass copies to go on with.
     """
     reset_bot(env, bot)
-    action = replan(env, bot, NO_ACTION)
+    action = replan(env, bot, np.int64(NO_ACTION))
     while action != NO_ACTION:
         reward, terminated, truncated = step(env, action)
         if terminated or truncated:

@@ -17,8 +17,9 @@ for good, therefore nothing here checks whether a neighbour lies outside of the 
 import numpy as np
 from numba import njit
 
+from fast_babyai.rules import VIEW
 from fast_babyai.state import DIR_X, DIR_Y, EMPTY, MAX_SIZE, T_DOOR, WALL
-from fast_babyai.view import VIEW, content_at, see_behind, spread_sight
+from fast_babyai.view import content_at, see_behind, spread_sight
 
 # numpy's integers, because numba compiles a function anew for every Python integer that it is given as a constant
 NOWHERE = np.int64(-1)  # in place of a cell or a distance, where Python's bot has None

@@ -9,6 +9,11 @@ from fast_babyai.state import (
     EMPTY,
     FORWARD,
     LEFT,
+    MAX_DESCS,
+    MAX_INSTRS,
+    MAX_NODES,
+    MAX_OBJECTS,
+    MAX_SIZE,
     PICKUP,
     RIGHT,
     T_BOX,
@@ -18,6 +23,29 @@ from fast_babyai.state import (
     WALL,
 )
 from fast_babyai.verifier import FAILURE, SUCCESS, reset_verifier, update_objs_poss, verify
+
+
+@njit(cache=True)
+def copy_instruction(source, target):
+    """Copy the instruction of a LEVEL to an ENV, or of an ENV to a LEVEL."""
+    target.root = source.root
+    target.num_instrs = source.num_instrs
+    target.num_descs = source.num_descs
+    for instr in range(MAX_INSTRS):
+        target.instr_kind[instr] = source.instr_kind[instr]
+        target.instr_strict[instr] = source.instr_strict[instr]
+        target.instr_desc[instr, 0] = source.instr_desc[instr, 0]
+        target.instr_desc[instr, 1] = source.instr_desc[instr, 1]
+    for node in range(MAX_NODES):
+        target.node_kind[node] = source.node_kind[node]
+        target.node_strict[node] = source.node_strict[node]
+        target.node_a[node] = source.node_a[node]
+        target.node_b[node] = source.node_b[node]
+    for desc in range(MAX_DESCS):
+        target.desc_type[desc] = source.desc_type[desc]
+        target.desc_color[desc] = source.desc_color[desc]
+        target.desc_location[desc] = source.desc_location[desc]
+        target.desc_many[desc] = source.desc_many[desc]
 
 
 @njit(cache=True)
@@ -37,28 +65,19 @@ def start_level(env, level):
     env.agent_y = env.start_y = level.agent_y
     env.agent_dir = env.start_dir = level.agent_dir
     env.carrying = EMPTY
-    env.grid[:] = level.grid
-    env.object_type[:] = level.object_type
-    env.object_color[:] = level.object_color
-    env.object_x[:] = level.object_x
-    env.object_y[:] = level.object_y
-    env.contains[:] = level.contains
-    env.is_open[:] = level.is_open
-    env.is_locked[:] = level.is_locked
-    env.num_instrs = level.num_instrs
-    env.instr_kind[:] = level.instr_kind
-    env.instr_strict[:] = level.instr_strict
-    env.instr_desc[:] = level.instr_desc
-    env.root = level.root
-    env.node_kind[:] = level.node_kind
-    env.node_strict[:] = level.node_strict
-    env.node_a[:] = level.node_a
-    env.node_b[:] = level.node_b
-    env.num_descs = level.num_descs
-    env.desc_type[:] = level.desc_type
-    env.desc_color[:] = level.desc_color
-    env.desc_location[:] = level.desc_location
     env.step_count = 0
+    for x in range(MAX_SIZE):
+        for y in range(MAX_SIZE):
+            env.grid[x, y] = level.grid[x, y]
+    for number in range(MAX_OBJECTS):
+        env.object_type[number] = level.object_type[number]
+        env.object_color[number] = level.object_color[number]
+        env.object_x[number] = level.object_x[number]
+        env.object_y[number] = level.object_y[number]
+        env.contains[number] = level.contains[number]
+        env.is_open[number] = level.is_open[number]
+        env.is_locked[number] = level.is_locked[number]
+    copy_instruction(level, env)
     reset_verifier(env)
 
 

@@ -1,17 +1,9 @@
-"""minigrid's levels as LEVEL records, and the process that generates them for the bank.
+"""Between LEVEL records and minigrid: its levels as such records, and the text of a record's mission."""
 
-    python -m fast_babyai.levels TASK_ID MAX_STEPS FOLDER < numbers of chunks, one a line
-
-`MAX_STEPS` is a number, or `null` for the task's own. The process answers each line when its chunk is in the folder,
-and ends with its standard input.
-"""
-
-import os
-import sys
-from pathlib import Path
+import functools
 
 import numpy as np
-from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX
+from minigrid.core.constants import COLOR_TO_IDX, IDX_TO_COLOR, IDX_TO_OBJECT, OBJECT_TO_IDX
 from minigrid.envs.babyai.core.verifier import (
     AndInstr,
     BeforeInstr,
@@ -22,7 +14,6 @@ from minigrid.envs.babyai.core.verifier import (
     SeqInstr,
 )
 
-from fast_babyai.reference import make_level_env, reset_level
 from fast_babyai.state import (
     AFTER,
     AND,
@@ -47,10 +38,9 @@ from fast_babyai.state import (
     WALL,
 )
 
-CHUNK = 64  # levels generated, stored and loaded together: the level seeds number * CHUNK and following
-
 LOCATIONS = {None: ANYWHERE, "left": ON_THE_LEFT, "right": ON_THE_RIGHT, "front": IN_FRONT, "behind": BEHIND}
 INSTR_KINDS = {GoToInstr: GO_TO, OpenInstr: OPEN, PickupInstr: PICK_UP, PutNextInstr: PUT_NEXT}
+INSTR_KINDS_BY_NAME = {"goto": GO_TO, "open": OPEN, "pickup": PICK_UP, "putnext": PUT_NEXT}  # as LevelGen has them
 
 
 def level_of(env, level_seed: int) -> np.ndarray:
@@ -103,6 +93,8 @@ def _add_instruction(level: np.ndarray, instruction) -> None:
     level["num_instrs"] = len(instrs)
     descs: list = []
     for place, instr in enumerate(instrs):
+        if type(instr) not in INSTR_KINDS:
+            raise ValueError(f"an action of the unknown class {type(instr).__name__}")
         kind = INSTR_KINDS[type(instr)]
         level["instr_kind"][place] = kind
         level["instr_strict"][place] = getattr(instr, "strict", False)
@@ -114,6 +106,7 @@ def _add_instruction(level: np.ndarray, instruction) -> None:
         level["desc_type"][place] = ANY if desc.type is None else OBJECT_TO_IDX[desc.type]
         level["desc_color"][place] = ANY if desc.color is None else COLOR_TO_IDX[desc.color]
         level["desc_location"][place] = LOCATIONS[desc.loc]
+        level["desc_many"][place] = len(desc.obj_set) > 1
 
     nodes = iter(range(3))
 
@@ -141,31 +134,53 @@ def _in_the_bots_order(instruction) -> list:
     return _in_the_bots_order(first) + _in_the_bots_order(second)
 
 
-def generate_chunk(env, number: int, path: Path) -> None:
-    """Generate the levels of a chunk with minigrid's `env`, and write them to `path` at one stroke. A dot on stdout for
-    each level tells how far it is."""
-    levels = np.zeros(CHUNK, LEVEL)
-    missions = []
-    for place in range(CHUNK):
-        reset_level(env, number * CHUNK + place)
-        levels[place] = level_of(env, number * CHUNK + place)
-        missions.append(env.mission)
-        print(end=".", flush=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        np.savez_compressed(file, levels=levels, missions=np.array(missions))
-    os.replace(temporary, path)
+WHERE = {
+    ON_THE_LEFT: " on your left",
+    ON_THE_RIGHT: " on your right",
+    IN_FRONT: " in front of you",
+    BEHIND: " behind you",
+}
+VERBS = {GO_TO: "go to", OPEN: "open", PICK_UP: "pick up", PUT_NEXT: "put"}
+CONNECTIVES = {AND: " and ", BEFORE: ", then ", AFTER: " after you "}
+
+# The part of a LEVEL that its mission follows from
+_MISSION_FIELDS = LEVEL.names[LEVEL.names.index("num_instrs") : LEVEL.names.index("desc_many") + 1]
+_MISSION_START = LEVEL.fields[_MISSION_FIELDS[0]][1]
+_MISSION_END = LEVEL.fields[_MISSION_FIELDS[-1]][1] + LEVEL[_MISSION_FIELDS[-1]].itemsize
+_MISSION = np.dtype(
+    {
+        "names": _MISSION_FIELDS,
+        "formats": [LEVEL[name] for name in _MISSION_FIELDS],
+        "offsets": [LEVEL.fields[name][1] - _MISSION_START for name in _MISSION_FIELDS],
+        "itemsize": _MISSION_END - _MISSION_START,
+    }
+)
 
 
-def main(task_id: str, max_steps: str, folder: str) -> None:
-    env = make_level_env(task_id, None if max_steps == "null" else int(max_steps))
-    for line in sys.stdin:
-        path = Path(folder) / f"chunk_{int(line)}.npz"
-        if path.exists():
-            print(end=CHUNK * ".", flush=True)
-        else:
-            generate_chunk(env, int(line), path)
+def mission_text(level: np.ndarray) -> str:
+    """Return the mission of a LEVEL record, as minigrid's instructions put it into words."""
+    return _text_of(level.tobytes()[_MISSION_START:_MISSION_END])
 
 
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+@functools.lru_cache(maxsize=1 << 14)  # most tasks have a few dozen missions
+def _text_of(mission_bytes: bytes) -> str:
+    mission = dict(zip(_MISSION_FIELDS, np.frombuffer(mission_bytes, _MISSION)[0].item(), strict=True))
+
+    def object_text(desc: int) -> str:
+        kind, color = int(mission["desc_type"][desc]), int(mission["desc_color"][desc])
+        words = "a" if mission["desc_many"][desc] else "the"
+        if color != ANY:
+            words += f" {IDX_TO_COLOR[color]}"
+        words += " object" if kind == ANY else f" {IDX_TO_OBJECT[kind]}"
+        return words + WHERE.get(int(mission["desc_location"][desc]), "")
+
+    def part_text(part: int) -> str:
+        if part < FIRST_INSTR:
+            first, second = (part_text(int(mission[name][part])) for name in ("node_a", "node_b"))
+            return first + CONNECTIVES[int(mission["node_kind"][part])] + second
+        kind = int(mission["instr_kind"][part - FIRST_INSTR])
+        move, fixed = mission["instr_desc"][part - FIRST_INSTR].tolist()
+        next_to = f" next to {object_text(fixed)}" if kind == PUT_NEXT else ""
+        return f"{VERBS[kind]} {object_text(move)}{next_to}"
+
+    return part_text(mission["root"])

@@ -1,11 +1,6 @@
-"""BabyAI tasks as a gymnasium vector environment whose infos say what the BabyAI bot would do.
-
-    env = make_vec_env("BabyAI-GoToLocal-v0", num_envs=16)
-    observations, infos = env.reset(seed=0)
-    observations, rewards, terminated, truncated, infos = env.step(infos["bot_action"])
-
-This file is the readable reference (`backend="minigrid"`): minigrid and its `BabyAIBot`, one environment after the
-other. `fast_babyai` (`backend="fast"`) is its compiled twin behind the same interface.
+"""The readable reference (`backend="minigrid"`): minigrid and its `BabyAIBot`, one environment after the other, as a
+gymnasium vector environment whose infos say what the bot would do. `vector_env.py` (`backend="fast"`) is its compiled
+twin behind the same interface.
 
 Observations: `image` uint8 [N, 7, 7, 3], `direction` int64 [N], `carrying` int8 [N] (1 while something is carried).
 
@@ -32,18 +27,21 @@ from typing import ClassVar
 import gymnasium as gym
 import minigrid  # noqa: F401  (registers the BabyAI tasks)
 import numpy as np
-from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import concatenate
 from minigrid.utils.baby_ai_bot import BabyAIBot
 
 from basics.errors import UserError, did_you_mean
-
-EVAL_SEED_OFFSET = 1_000_000_000  # evaluation levels count from here, training levels from 0: they never meet
-PLAN_LIMIT = 1000  # subgoals the bot may push in one replan; real plans need a few dozen, endless ones never stop
-MAX_DEPTH = 256  # subgoals on the bot's stack at once
-MAX_UNSOLVABLE_IN_A_ROW = 100
-NO_ACTION = -1
+from fast_babyai.rules import (
+    ACTION_SPACE,
+    EVAL_SEED_OFFSET,
+    MAX_DEPTH,
+    MAX_UNSOLVABLE_IN_A_ROW,
+    NO_ACTION,
+    OBSERVATION_SPACE,
+    PLAN_LIMIT,
+    training_level_seed,
+)
 
 
 def babyai_tasks() -> list[str]:
@@ -58,25 +56,6 @@ def check_task(task_id: str) -> None:
             f"unknown task {task_id!r}.{did_you_mean(task_id, babyai_tasks())}"
             " A task_id looks like 'BabyAI-GoToLocal-v0'; minigrid's documentation lists them all."
         )
-
-
-@functools.lru_cache(maxsize=4)
-def _shuffled_levels(seed: int, level_pass: int, train_levels: int) -> np.ndarray:
-    return np.random.default_rng([seed, level_pass]).permutation(train_levels)
-
-
-def training_level_seed(seed: int, env_index: int, num_envs: int, episode: int, train_levels: int | None) -> int:
-    """Return the level seed of the given episode of one of `num_envs` environments in the run seeded with `seed`.
-
-    The environments deal the levels out among themselves: episode j of environment i takes place j * num_envs + i.
-    The first pass goes through levels 0, 1, 2, ... in order, so that levels can be generated while training runs;
-    every later pass shuffles all `train_levels` anew. With `train_levels=None` levels never repeat.
-    """
-    place = episode * num_envs + env_index
-    if train_levels is None:
-        return place
-    level_pass, place = divmod(place, train_levels)
-    return place if level_pass == 0 else int(_shuffled_levels(seed, level_pass, train_levels)[place])
 
 
 class BotHasNoPlan(Exception):
@@ -140,16 +119,6 @@ def reset_level(env: gym.Env, level_seed: int) -> dict:
     return observation
 
 
-def sample_missions(task_id: str, count: int = 128) -> list[str]:
-    """Return the missions of a task's first training levels."""
-    env = make_level_env(task_id)
-    missions = []
-    for level_seed in range(count):
-        reset_level(env, level_seed)
-        missions.append(env.mission)
-    return missions
-
-
 def bot_solution_steps(env: gym.Env) -> int:
     """Play the level `env` was just reset to with the bot alone; return the number of steps, -1 without success."""
     bot = BoundedBot(env)
@@ -177,7 +146,8 @@ def _describe(cell, position) -> dict:
 
 
 def env_context(env: gym.Env) -> dict:
-    """Return what plots need to know of the level that minigrid's `env` was just reset to (design, section 6)."""
+    """Return what plots need to know of the level that minigrid's `env` was just reset to: the `env_context` of a
+    routing cache."""
     cells = [(env.grid.get(x, y), (x, y)) for x in range(env.width) for y in range(env.height)]
     by_type = {kind: [] for kind in ("door", "key", "ball", "box")}
     for cell, position in cells:
@@ -228,14 +198,8 @@ class BabyAIEnv(gym.Env):
     """
 
     metadata: ClassVar = {"render_modes": ["rgb_array"]}
-    observation_space = spaces.Dict(
-        {
-            "image": spaces.Box(0, 255, (7, 7, 3), np.uint8),
-            "direction": spaces.Discrete(4),
-            "carrying": spaces.Box(0, 1, (), np.int8),
-        }
-    )
-    action_space = spaces.Discrete(7)
+    observation_space = OBSERVATION_SPACE
+    action_space = ACTION_SPACE
 
     def __init__(self, task_id: str, max_steps: int | None = None, expert: bool = True):
         self.env = make_level_env(task_id, max_steps, render_mode="rgb_array")
@@ -369,7 +333,7 @@ class BabyAIVectorEnv(SyncVectorEnv):
         longest = max(len(env.actions_taken) for env in self.envs)
         return {
             "seed": np.array([self._seed]),
-            "next_episode": np.array([env.next_episode for env in self.envs]),
+            "next_episode": self.next_episode,
             "plan_failures": np.array([env.plan_failures for env in self.envs]),
             "level_seed": np.array([env.level_seed for env in self.envs]),
             "actions_taken": np.array(
@@ -394,33 +358,11 @@ class BabyAIVectorEnv(SyncVectorEnv):
         return copy.deepcopy(observations), infos
 
     @property
+    def next_episode(self) -> np.ndarray:
+        """Each environment's next episode, by number, int64 [N]."""
+        return np.array([env.next_episode for env in self.envs])
+
+    @property
     def env_contexts(self) -> list[dict]:
         """The running episodes' `env_context` dicts, one per environment."""
         return [env.env_context for env in self.envs]
-
-
-def make_vec_env(
-    task_id: str,
-    num_envs: int,
-    *,
-    backend: str = "fast",
-    max_steps: int | None = None,
-    expert: bool = True,
-    autoreset: bool = True,
-    train_levels: int | None = None,
-) -> VectorEnv:
-    """Return `num_envs` environments of one BabyAI task, compiled (`fast`) or as minigrid has them (`minigrid`).
-
-    Raises:
-        UserError: unknown task or backend.
-    """
-    check_task(task_id)
-    if backend == "minigrid":
-        vector_env = BabyAIVectorEnv
-    elif backend == "fast":
-        from fast_babyai import FastBabyAIVectorEnv as vector_env  # its compiler takes a second to import
-    else:
-        raise UserError(f"unknown backend {backend!r}: expected 'fast' or 'minigrid'")
-    return vector_env(
-        task_id, num_envs, max_steps=max_steps, expert=expert, autoreset=autoreset, train_levels=train_levels
-    )

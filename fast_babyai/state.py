@@ -15,6 +15,7 @@ import numpy as np
 MAX_SIZE = 25  # cells along a side; the largest task has 22
 MAX_OBJECTS = 64  # object numbers, EMPTY and WALL included
 MAX_INSTRS = 4
+MAX_NODES = 3
 MAX_DESCS = 2 * MAX_INSTRS  # descriptions of objects: one per action, two for "put ... next to ..."
 MAX_MATCHES = MAX_SIZE * MAX_SIZE  # "an object" matches walls too
 
@@ -31,7 +32,7 @@ NO_NODE, AND, BEFORE, AFTER = range(4)
 FIRST_INSTR = 8
 
 LEFT, RIGHT, FORWARD, PICKUP, DROP, TOGGLE, DONE = range(7)
-NO_ACTION = -1
+
 
 DIR_X = np.array([1, 0, -1, 0])
 DIR_Y = np.array([0, 1, 0, -1])
@@ -61,14 +62,15 @@ _LEVEL_FIELDS = [
     ("instr_strict", np.uint8, MAX_INSTRS),
     ("instr_desc", np.uint8, (MAX_INSTRS, 2)),  # the object, or for PUT_NEXT: what to move, and next to what
     ("root", np.uint8),  # a node or an action
-    ("node_kind", np.uint8, 3),
-    ("node_strict", np.uint8, 3),
-    ("node_a", np.uint8, 3),
-    ("node_b", np.uint8, 3),
+    ("node_kind", np.uint8, MAX_NODES),
+    ("node_strict", np.uint8, MAX_NODES),
+    ("node_a", np.uint8, MAX_NODES),
+    ("node_b", np.uint8, MAX_NODES),
     ("num_descs", np.int32),
     ("desc_type", np.uint8, MAX_DESCS),
     ("desc_color", np.uint8, MAX_DESCS),
     ("desc_location", np.uint8, MAX_DESCS),
+    ("desc_many", np.uint8, MAX_DESCS),  # whether several objects match: "a key" rather than "the key"
 ]
 
 LEVEL = np.dtype([*_LEVEL_FIELDS, ("bot_steps", np.int32)], align=True)
@@ -88,8 +90,8 @@ ENV = np.dtype(
         ("is_tracked", np.uint8, (MAX_DESCS, MAX_OBJECTS)),
         # the verifier's memory
         ("pre_carrying", np.int32, MAX_INSTRS),
-        ("a_done", np.uint8, 3),
-        ("b_done", np.uint8, 3),
+        ("a_done", np.uint8, MAX_NODES),
+        ("b_done", np.uint8, MAX_NODES),
     ],
     align=True,
 )

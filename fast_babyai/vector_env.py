@@ -9,37 +9,26 @@ from gymnasium.vector.utils import batch_space
 from minigrid.core.constants import IDX_TO_COLOR, IDX_TO_OBJECT
 from numba import njit
 
-from basics.compiler_cache import announce
 from fast_babyai.bot import BOT, replan, reset_bot
 from fast_babyai.dynamics import start_level, step, take_in_hand
-from fast_babyai.level_bank import LevelBank
-from fast_babyai.reference import (
+from fast_babyai.generator import LevelGenerator
+from fast_babyai.reference import render_level, unsolvable_task
+from fast_babyai.rules import (
+    ACTION_SPACE,
+    IMAGE_SHAPE,
     MAX_UNSOLVABLE_IN_A_ROW,
-    BabyAIEnv,
-    render_level,
-    training_level_seed,
-    unsolvable_task,
-)
-from fast_babyai.state import (
-    EMPTY,
-    ENV,
-    FIRST_INSTR,
-    LEVEL,
-    MAX_SIZE,
     NO_ACTION,
-    PUT_NEXT,
-    T_BALL,
-    T_BOX,
-    T_DOOR,
-    T_KEY,
-    WALL,
+    NUM_ACTIONS,
+    OBSERVATION_SPACE,
+    training_level_seed,
 )
+from fast_babyai.state import EMPTY, ENV, FIRST_INSTR, LEVEL, MAX_SIZE, PUT_NEXT, T_BALL, T_BOX, T_DOOR, T_KEY, WALL
 from fast_babyai.view import observe
 
 # One row per environment: what reset and step return, besides the missions.
 OUTPUT = np.dtype(
     [
-        ("image", np.uint8, (7, 7, 3)),
+        ("image", np.uint8, IMAGE_SHAPE),
         ("direction", np.int64),
         ("carrying", np.int8),
         ("agent_pos", np.int64, 2),
@@ -72,7 +61,7 @@ def begin_episode(env, bot, level, output, expert):
     output.bot_action = NO_ACTION
     if expert:
         reset_bot(env, bot)
-        output.bot_action = replan(env, bot, NO_ACTION)
+        output.bot_action = replan(env, bot, np.int64(NO_ACTION))
 
 
 @njit(cache=True, nogil=True)
@@ -103,16 +92,18 @@ def step_envs(envs, bots, actions, history, outputs, expert):
 
 
 @njit(cache=True, nogil=True)
-def replay(env, bot, actions, output, expert):
-    """Take `actions` (up to the first NO_ACTION) in an episode that has just begun."""
-    for action in actions:
-        if action == NO_ACTION:
-            break
-        step(env, action)
-        if expert:
-            output.bot_action = replan(env, bot, action)
-    if env.step_count:
-        describe(env, output)
+def replay(envs, bots, history, outputs, expert):
+    """Take the actions of `history` (up to the first NO_ACTION) in episodes that have just begun."""
+    for i in range(envs.shape[0]):
+        env, bot, output = envs[i], bots[i], outputs[i]
+        for action in history[i]:
+            if action == NO_ACTION:
+                break
+            step(env, np.int64(action))
+            if expert:
+                output.bot_action = replan(env, bot, np.int64(action))
+        if env.step_count:
+            describe(env, output)
 
 
 def longer(history: np.ndarray) -> np.ndarray:
@@ -133,7 +124,7 @@ class FastBabyAIVectorEnv(VectorEnv):
     state.
 
     With `autoreset`, episodes follow each other (`AutoresetMode.SAME_STEP`) and `reset(seed=S)` starts the training
-    levels of seed S (`babyai_env.training_level_seed`); levels that the bot cannot solve are passed over. Without,
+    levels of seed S (`rules.training_level_seed`); levels that the bot cannot solve are passed over. Without,
     `reset(seed=[...])` plays exactly the given level seeds, and `options={"reset_mask": bool [N]}` restarts some.
 
     Args:
@@ -160,13 +151,12 @@ class FastBabyAIVectorEnv(VectorEnv):
         mode = AutoresetMode.SAME_STEP if autoreset else AutoresetMode.DISABLED
         self.metadata = {"render_modes": ["rgb_array"], "autoreset_mode": mode}
         self.render_mode = "rgb_array"
-        self.single_observation_space = BabyAIEnv.observation_space
-        self.single_action_space = BabyAIEnv.action_space
+        self.single_observation_space = OBSERVATION_SPACE
+        self.single_action_space = ACTION_SPACE
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
 
-        announce()
-        self.bank = LevelBank(task_id, max_steps)
+        self.generator = LevelGenerator(task_id, max_steps)
         self._envs = np.zeros(num_envs, ENV)
         self._bots = np.zeros(num_envs, BOT)
         self._levels = np.zeros(num_envs, LEVEL)
@@ -175,7 +165,7 @@ class FastBabyAIVectorEnv(VectorEnv):
         self._missions = np.empty(num_envs, object)
         self._bot_steps = np.zeros(num_envs, np.int64)
         self._level_seeds = np.zeros(num_envs, np.int64)
-        self._next_episode = np.zeros(num_envs, np.int64)
+        self.next_episode = np.zeros(num_envs, np.int64)
         self._plan_failures = np.zeros(num_envs, np.int64)
         self._seed: int | None = None
 
@@ -193,7 +183,7 @@ class FastBabyAIVectorEnv(VectorEnv):
         else:
             if seed is not None or self._seed is None:
                 self._seed = int(np.random.default_rng().integers(2**31)) if seed is None else operator.index(seed)
-                self._next_episode[:] = 0
+                self.next_episode[:] = 0
                 self._plan_failures[:] = 0
             for index in np.flatnonzero(mask):
                 self._take_next_solvable_level(index)
@@ -202,8 +192,8 @@ class FastBabyAIVectorEnv(VectorEnv):
 
     def step(self, actions: np.ndarray):
         actions = np.ascontiguousarray(actions, np.int64)
-        if actions.shape != (self.num_envs,) or actions.min() < 0 or actions.max() > 6:
-            raise ValueError(f"expected {self.num_envs} actions from 0 to 6, got {actions!r}")
+        if actions.shape != (self.num_envs,) or actions.min() < 0 or actions.max() >= NUM_ACTIONS:
+            raise ValueError(f"expected {self.num_envs} actions from 0 to {NUM_ACTIONS - 1}, got {actions!r}")
         outputs = self._outputs
         ended, longest = step_envs(self._envs, self._bots, actions, self._history, outputs, self.expert)
         if longest == self._history.shape[1]:
@@ -248,18 +238,17 @@ class FastBabyAIVectorEnv(VectorEnv):
         return {"final_obs": final_obs, "_final_obs": done, "final_info": final_info, "_final_info": done}
 
     def _take_level(self, index: int, level_seed: int) -> None:
-        level, mission = self.bank.level(level_seed)
-        self._levels[index] = level
-        self._missions[index] = mission
-        self._bot_steps[index] = level["bot_steps"]
+        self.generator.generate(self._levels, index, level_seed)
+        self._missions[index] = self.generator.mission(self._levels[index])
+        self._bot_steps[index] = self._levels["bot_steps"][index]
         self._level_seeds[index] = level_seed
         self._history[index] = NO_ACTION
 
     def _take_next_solvable_level(self, index: int) -> None:
         for _ in range(MAX_UNSOLVABLE_IN_A_ROW):
-            episode = int(self._next_episode[index])
+            episode = int(self.next_episode[index])
             level_seed = training_level_seed(self._seed, index, self.num_envs, episode, self.train_levels)
-            self._next_episode[index] += 1
+            self.next_episode[index] += 1
             self._take_level(index, int(level_seed))
             if self._bot_steps[index] >= 0:
                 return
@@ -270,7 +259,7 @@ class FastBabyAIVectorEnv(VectorEnv):
         """Return all that `set_state` needs to go on from here, in an environment of the same arguments."""
         return {
             "seed": np.array([self._seed]),
-            "next_episode": self._next_episode.copy(),
+            "next_episode": self.next_episode.copy(),
             "plan_failures": self._plan_failures.copy(),
             "level_seed": self._level_seeds.copy(),
             "actions_taken": self._history[:, : max(1, self._envs["step_count"].max())].copy(),
@@ -280,16 +269,15 @@ class FastBabyAIVectorEnv(VectorEnv):
         """Go on from a state of `get_state`; return observations and infos, as `reset` does."""
         self._seed = int(state["seed"][0])
         self.reset(seed=state["level_seed"])
-        self._next_episode[:] = state["next_episode"]
+        self.next_episode[:] = state["next_episode"]
         self._plan_failures[:] = state["plan_failures"]
         self._history = longer(state["actions_taken"].astype(np.int8))
-        for index in range(self.num_envs):
-            replay(self._envs[index], self._bots[index], self._history[index], self._outputs[index], self.expert)
+        replay(self._envs, self._bots, self._history, self._outputs, self.expert)
         return self._observations(), self._infos()
 
     @property
     def env_contexts(self) -> Sequence[dict]:
-        """What plots need to know of the running episodes' levels, one dict per environment (design, section 6)."""
+        """What plots need to know of the running levels: per environment, the `env_context` of a routing cache."""
         return LevelContexts(self._levels.copy())
 
     def render(self) -> tuple[np.ndarray, ...]:
@@ -299,9 +287,6 @@ class FastBabyAIVectorEnv(VectorEnv):
             render_level(self.task_id, int(seed), history[:count], self.max_steps)
             for seed, history, count in zip(self._level_seeds, self._history, steps, strict=True)
         )
-
-    def close_extras(self, **kwargs) -> None:
-        self.bank.close()
 
 
 class LevelContexts(Sequence):

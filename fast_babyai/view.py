@@ -2,9 +2,9 @@
 
 from numba import njit
 
+from fast_babyai.rules import VIEW
 from fast_babyai.state import DIR_X, DIR_Y, EMPTY, GREY, T_DOOR, T_EMPTY, T_WALL, WALL
 
-VIEW = 7
 OPEN, CLOSED, LOCKED = 0, 1, 2  # a door's state, as minigrid encodes it
 
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from basics.compiler_cache import announce
 from basics.config import legacy_config, load_keys
 from basics.errors import UserError
-from mixture_of_experts import MixtureOfExpertsPolicy
+from basics.extensions import choose, load_extensions
+from mixture_of_experts import Expert, MixtureOfExpertsPolicy, Router
 from policy.compiled.operations import linear
 from policy.compiled.policies import accelerate
 from policy.gru_policy import GRUPolicy
@@ -37,13 +38,22 @@ def choose_device(name: str) -> torch.device:
 
 
 def build_policy(config: Mapping[str, Any]) -> RecurrentPolicy:
-    """Return a new policy of the kind and sizes that `config` names (a mixture if it has expert_hidden_sizes)."""
+    """Return a new policy of the kind and sizes that `config` names (a mixture if it has expert_hidden_sizes).
+
+    Raises:
+        UserError: it names an expert, a router or an extension that is not there.
+    """
     shared = {
         name: config[name] for name in ("intermediate_dim", "lang_dim", "num_actions", "obs_encoding", "lang_fusion")
     }
-    if "expert_hidden_sizes" in config:
-        return MixtureOfExpertsPolicy(config["expert_hidden_sizes"], config["router_hidden_size"], **shared)
-    return GRUPolicy(config["hidden_size"], **shared)
+    load_extensions(config["extensions"])
+    if "expert_hidden_sizes" not in config:
+        return GRUPolicy(config["hidden_size"], **shared)
+    kinds = {
+        "expert": choose("expert", config["expert_kind"], {"gru": Expert}, config["extensions"]),
+        "router": choose("router", config["router_kind"], {"gru": Router}, config["extensions"]),
+    }
+    return MixtureOfExpertsPolicy(config["expert_hidden_sizes"], config["router_hidden_size"], **shared, **kinds)
 
 
 class Agent(nn.Module):
@@ -52,6 +62,7 @@ class Agent(nn.Module):
     Attributes:
         policy: a MixtureOfExpertsPolicy, a GRUPolicy or another RecurrentPolicy: the parameters, and the definition.
         fast_policy: what computes with them: its compiled twin, or the policy itself (`accelerate`).
+        extensions: which it was built with, see `basics.extensions`.
         lang_proj: Linear(embed_dim, lang_dim).
         missions: numbers of missions, and their embeddings.
     """
@@ -60,6 +71,7 @@ class Agent(nn.Module):
         super().__init__()
         announce()
         self.policy = build_policy(config)
+        self.extensions = config["extensions"]
         self.lang_proj = nn.Linear(encoder.embed_dim, config["lang_dim"])
         initialise(self)
         self.missions = MissionTable(encoder, device)
@@ -98,8 +110,12 @@ class Agent(nn.Module):
 
 def _checked(config: dict[str, Any]) -> dict[str, Any]:
     """Return a checkpoint's config, the values that shape the policy checked as config.yaml describes them."""
-    kind = ("expert_hidden_sizes", "router_hidden_size") if "expert_hidden_sizes" in config else ("hidden_size",)
-    names = (*kind, "intermediate_dim", "lang_dim", "obs_encoding", "lang_fusion", "lang_encoder")
+    kind = (
+        ("expert_hidden_sizes", "router_hidden_size", "expert_kind", "router_kind")
+        if "expert_hidden_sizes" in config
+        else ("hidden_size",)
+    )
+    names = (*kind, "intermediate_dim", "lang_dim", "obs_encoding", "lang_fusion", "lang_encoder", "extensions")
     missing = [name for name in names if name not in config]
     if missing:
         raise UserError(f"its config lacks {', '.join(missing)}")

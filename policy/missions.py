@@ -12,6 +12,8 @@ from torch import Tensor
 
 from policy.language import MissionEncoder
 
+MOST_KEPT = 1 << 16  # missions in a MissionTable: 100 MB of embeddings
+
 
 class MissionTable:
     """Missions and their numbers, in the order in which they were first met.
@@ -32,6 +34,14 @@ class MissionTable:
         if new:
             self._add(new)
         return np.fromiter((self.numbers[mission] for mission in missions), np.int64, len(missions))
+
+    def forget_many(self) -> int:
+        """Forget all missions, and their numbers, once there are too many; return how many have been met since the last
+        time. Levels that never repeat bring ever new ones."""
+        count = len(self.numbers)
+        if count > MOST_KEPT:
+            self.numbers = {}
+        return count
 
     def _add(self, missions: list[str]) -> None:
         first, last = len(self.numbers), len(self.numbers) + len(missions)

@@ -13,7 +13,8 @@ from untrained import make_checkpoint, save
 import eval_mop
 from basics.errors import UserError
 from eval_mop import POLICY_BATCH, EvalVectorEnv, PolicyActor, evaluate, play
-from fast_babyai.reference import EVAL_SEED_OFFSET, bot_solution_steps, make_level_env, reset_level
+from fast_babyai.reference import bot_solution_steps, make_level_env, reset_level
+from fast_babyai.rules import EVAL_SEED_OFFSET
 from mixture_of_experts import compute_lpc
 from policy.agent import load_agent
 from results.checkpoints import save_checkpoint
@@ -142,12 +143,12 @@ def test_the_same_actions_as_a_plain_loop_over_the_definition():
             direction = np.eye(4)[observation["direction"]]
             features = np.concatenate([observation["image"].flatten(), direction, [env.carrying is not None]])
             with torch.no_grad():
-                logits, state, routing = agent.policy(torch.tensor(features[None]).float(), language, state)
+                logits, state, routing, _ = agent.policy(torch.tensor(features[None]).float(), language, state)
             assert data[entry]["position"] == [int(x) for x in env.agent_pos]
             assert data[entry]["action"] == int(logits.argmax())
             np.testing.assert_allclose(data[entry]["layer_routing"]["layer_2"], routing[2][0], atol=1e-5)
             np.testing.assert_allclose(
-                data[entry]["lpc"], compute_lpc(routing, agent.expert_hidden_sizes)[0].item(), rtol=1e-4
+                data[entry]["lpc"], compute_lpc(routing, agent.policy.expert_costs)[0].item(), rtol=1e-4
             )
             observation, reward, terminated, truncated, _ = env.step(int(logits.argmax()))
             ended, entry = terminated or truncated, entry + 1
@@ -284,18 +285,18 @@ def test_a_policy_without_experts_has_nothing_to_switch_off():
 def test_the_rule_renormalises():
     weights = torch.tensor([[0.5, 0.3, 0.2], [0.05, 0.05, 0.9], [0.0, 0.0, 1.0]])
     disabled = Lesion(((1, 2),)).rule([[0, 16, 32]] * 2)
-    assert torch.equal(disabled(0, weights), weights / weights.sum(-1, keepdim=True))
-    torch.testing.assert_close(disabled(1, weights)[:2], torch.tensor([[0.625, 0.375, 0.0], [0.5, 0.5, 0.0]]))
+    assert torch.equal(disabled(0, weights, 0), weights / weights.sum(-1, keepdim=True))
+    torch.testing.assert_close(disabled(1, weights, 0)[:2], torch.tensor([[0.625, 0.375, 0.0], [0.5, 0.5, 0.0]]))
     smallest = Lesion(min_router_weight=0.25).rule([[0, 16, 32]] * 2)
     torch.testing.assert_close(
-        smallest(1, weights), torch.tensor([[0.625, 0.375, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
+        smallest(1, weights, 0), torch.tensor([[0.625, 0.375, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
     )
     strongest = Lesion(min_router_weight=0.95).rule([[0, 16, 32]] * 2)
-    assert strongest(0, weights).tolist() == [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 1.0]]
+    assert strongest(0, weights, 0).tolist() == [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 1.0]]
 
 
 def test_a_router_that_only_trusts_a_disabled_expert_is_split_evenly():
-    used = Lesion(((0, 2),)).rule([[0, 16, 32]])(0, torch.tensor([[0.0, 0.0, 1.0]]))
+    used = Lesion(((0, 2),)).rule([[0, 16, 32]])(0, torch.tensor([[0.0, 0.0, 1.0]]), 0)
     torch.testing.assert_close(used, torch.tensor([[0.5, 0.5, 0.0]]))
 
 

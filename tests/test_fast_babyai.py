@@ -1,23 +1,19 @@
-"""The compiled environment as a whole: equal to minigrid, a good gymnasium citizen, safe with its levels on disk."""
+"""The compiled environment as a whole: equal to minigrid, and a good gymnasium citizen."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import psutil
 import pytest
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import create_empty_array
 
-from basics import compiler_cache
 from basics.config import load_keys
 from basics.errors import UserError
-from fast_babyai import FastBabyAIVectorEnv, level_bank, vector_env
-from fast_babyai.levels import level_of
-from fast_babyai.reference import EVAL_SEED_OFFSET, babyai_tasks, make_level_env, make_vec_env, reset_level
-from fast_babyai.state import LEVEL
+from fast_babyai import FastBabyAIVectorEnv
+from fast_babyai.factory import make_vec_env
+from fast_babyai.reference import babyai_tasks
+from fast_babyai.rules import EVAL_SEED_OFFSET
 from results import paths, tables
 from tests.differential import compare
 from training.run import train
@@ -25,34 +21,15 @@ from training.run import train
 ROOT = Path(__file__).parent.parent
 
 
-class ThisProcessBank(level_bank.LevelBank):
-    """Levels generated one by one in the test's own process: a generator for each of 96 tasks would take minutes."""
-
-    def level(self, level_seed):
-        if level_seed not in self._chunks:
-            env = make_level_env(self.task_id, self.max_steps)
-            reset_level(env, level_seed)
-            levels = np.zeros(1, LEVEL)
-            levels[0] = level_of(env, level_seed)
-            level_bank.solve_levels(levels, *(scratch[0] for scratch in self._scratch))
-            self._chunks[level_seed] = levels[0], env.mission
-        return self._chunks[level_seed]
-
-
-@pytest.fixture
-def levels_of_this_process(monkeypatch):
-    monkeypatch.setattr(vector_env, "LevelBank", ThisProcessBank)
-
-
 @pytest.mark.parametrize("task", babyai_tasks())
-def test_every_task_equals_minigrid_step_for_step(task, levels_of_this_process):
+def test_every_task_equals_minigrid_step_for_step(task):
     count, found = compare(task, [EVAL_SEED_OFFSET + 7], max_steps=40)
     assert found == []
     assert count["episodes"] == 4 and count["steps"] >= 4
 
 
 @pytest.mark.parametrize("task", ["BabyAI-GoToLocal-v0", "BabyAI-UnlockPickup-v0", "BabyAI-MiniBossLevel-v0"])
-def test_whole_episodes_equal_minigrid(task, levels_of_this_process):
+def test_whole_episodes_equal_minigrid(task):
     count, found = compare(task, range(4))
     assert found == []
     assert count["solved"] >= 4  # the bot at least
@@ -69,7 +46,7 @@ def arrays_of(result):
 
 
 @pytest.mark.parametrize("task", ["BabyAI-PutNextLocal-v0", "BabyAI-GoToRedBall-v0"])
-def test_autoreset_deals_levels_and_final_observations_as_the_reference_does(task, levels_of_this_process):
+def test_autoreset_deals_levels_and_final_observations_as_the_reference_does(task):
     chooser = np.random.default_rng(0)
     pair = [make_vec_env(task, 5, backend=backend, train_levels=12) for backend in ("minigrid", "fast")]
     results = [env.reset(seed=3) for env in pair]
@@ -94,7 +71,7 @@ def test_autoreset_deals_levels_and_final_observations_as_the_reference_does(tas
 
 
 @pytest.mark.parametrize("policy", ["mixture", "baseline"])
-def test_training_is_the_same_on_both_backends(policy, tmp_path, levels_of_this_process):
+def test_training_is_the_same_on_both_backends(policy, tmp_path):
     config = {name: key.default for name, key in load_keys().items()}
     mixture = {name for name in config if name.startswith(("expert_", "router_", "lpc_", "normalize_lpc"))}
     for name in mixture if policy == "baseline" else {"hidden_size"}:
@@ -110,7 +87,7 @@ def test_training_is_the_same_on_both_backends(policy, tmp_path, levels_of_this_
     pd.testing.assert_frame_equal(*curves, check_exact=True)
 
 
-def test_a_saved_state_is_gone_on_from_on_either_backend(levels_of_this_process):
+def test_a_saved_state_is_gone_on_from_on_either_backend():
     actions = np.random.default_rng(1).integers(0, 7, (60, 3))
     env = FastBabyAIVectorEnv("BabyAI-PutNextLocal-v0", 3)
     env.reset(seed=4)
@@ -126,7 +103,7 @@ def test_a_saved_state_is_gone_on_from_on_either_backend(levels_of_this_process)
                 assert np.array_equal(value, expected[name]), name
 
 
-def test_it_is_a_gymnasium_vector_env(levels_of_this_process):
+def test_it_is_a_gymnasium_vector_env():
     env = FastBabyAIVectorEnv("BabyAI-UnlockPickup-v0", 3)
     assert env.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
     observations, infos = env.reset(seed=0)
@@ -150,7 +127,7 @@ def test_it_is_a_gymnasium_vector_env(levels_of_this_process):
     assert len(picture) == 3 and picture[0].shape == (192, 352, 3)
 
 
-def test_wrong_calls_are_refused(levels_of_this_process):
+def test_wrong_calls_are_refused():
     env = FastBabyAIVectorEnv("BabyAI-GoToObj-v0", 2, autoreset=False)
     env.reset(seed=[1, 2])
     for actions in ([0], [0, 7], [-1, 0], [[0, 0]]):
@@ -164,64 +141,3 @@ def test_wrong_calls_are_refused(levels_of_this_process):
         FastBabyAIVectorEnv("BabyAI-PutNextS5N2Carrying-v0", 1).reset(seed=0)
     with pytest.raises(UserError, match="BabyAI-GoToObj-v0"):
         FastBabyAIVectorEnv("BabyAI-GoToObject-v0", 1)
-
-
-@pytest.fixture
-def own_cache(tmp_path, monkeypatch):
-    (tmp_path / "numba").symlink_to(compiler_cache.FOLDER.parent)  # what is compiled stays
-    monkeypatch.setenv("RL_MOP_CACHE", str(tmp_path))
-    return tmp_path
-
-
-def test_the_bank_generates_keeps_and_repairs_levels(own_cache, capfd):
-    bank = level_bank.LevelBank("BabyAI-GoToObj-v0")
-    level, mission = bank.level(EVAL_SEED_OFFSET + 3)
-    env = make_level_env("BabyAI-GoToObj-v0")
-    reset_level(env, EVAL_SEED_OFFSET + 3)
-    assert mission == env.mission and level["bot_steps"] > 0
-    expected = level_of(env, EVAL_SEED_OFFSET + 3)
-    assert all(np.array_equal(level[name], expected[name]) for name in LEVEL.names if name != "bot_steps")
-    generators = [generator.process for generator in bank._generators]
-    bank.close()
-    assert all(process.poll() is not None for process in generators)
-
-    (path,) = own_cache.glob(f"levels/*/*/*/chunk_{(EVAL_SEED_OFFSET + 3) // level_bank.CHUNK}.npz")
-    for damage in (b"", b"not a zip file", path.read_bytes()[:2000]):
-        path.write_bytes(damage)
-        bank = level_bank.LevelBank("BabyAI-GoToObj-v0")
-        assert bank.level(EVAL_SEED_OFFSET + 3)[1] == mission
-        assert "damaged" in capfd.readouterr().err
-        bank.close()
-
-
-def test_levels_that_had_to_leave_memory_are_read_again(own_cache, monkeypatch):
-    monkeypatch.setattr(level_bank, "MOST_LOADED", 2)
-    bank = level_bank.LevelBank("BabyAI-GoToObj-v0")
-    seeds = [place * level_bank.CHUNK for place in range(4)]
-    first, again = ([bank.level(seed)[0].copy() for seed in seeds] for _ in range(2))
-    assert len(bank._chunks) == 2
-    assert all(one == other for one, other in zip(first, again, strict=True))
-    bank.close()
-
-
-def test_a_generator_that_dies_is_an_error_for_people(own_cache, monkeypatch):
-    monkeypatch.setattr(level_bank.sys, "executable", "/bin/false")
-    with pytest.raises(UserError, match="generating levels of BabyAI-GoToObj-v0 failed"):
-        level_bank.LevelBank("BabyAI-GoToObj-v0").level(0)
-
-
-def test_generators_end_with_a_killed_program(own_cache):
-    program = (
-        "from fast_babyai.level_bank import LevelBank\n"
-        "bank = LevelBank('BabyAI-GoTo-v0'); bank.level(0)\n"
-        "print(*[generator.process.pid for generator in bank._generators], flush=True)\n"
-        "import time; time.sleep(60)\n"
-    )
-    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=ROOT)
-    pids = [int(pid) for pid in process.stdout.readline().split()]
-    assert pids
-    process.kill()
-    process.wait()
-    for pid in pids:
-        if psutil.pid_exists(pid):
-            psutil.Process(pid).wait(timeout=60)

@@ -11,15 +11,8 @@ from fast_babyai import bot as fast_bot
 from fast_babyai import dynamics
 from fast_babyai.bot import BOT
 from fast_babyai.levels import level_of
-from fast_babyai.reference import (
-    NO_ACTION,
-    BoundedBot,
-    ask_bot,
-    babyai_tasks,
-    bot_solution_steps,
-    make_level_env,
-    reset_level,
-)
+from fast_babyai.reference import BoundedBot, ask_bot, babyai_tasks, bot_solution_steps, make_level_env, reset_level
+from fast_babyai.rules import NO_ACTION
 from fast_babyai.state import ENV
 
 LARGE_TASKS = ["BabyAI-GoTo-v0", "BabyAI-BossLevel-v0", "BabyAI-SynthSeq-v0", "BabyAI-KeyCorridor-v0"]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from basics.errors import UserError
-from fast_babyai.reference import make_vec_env, sample_missions
+from fast_babyai.factory import make_vec_env, sample_missions
 from mixture_of_experts import drop_experts
 from policy.agent import Agent, choose_device
 from policy.compiled.operations import sample
@@ -25,6 +25,7 @@ from policy.input import OBSERVATION_SIZE, observation_vector
 from policy.language import MissionEncoder
 from policy.recurrent_policy import RecurrentPolicy, RoutingRule
 from training.losses import imitation_losses
+from training.missions_ahead import MissionsAhead
 from training.optimizer import Adam
 
 FIRST_SUMS = ("loss", "ce", "penalty", "accuracy", "mean_lpc")  # what older checkpoints summed, by place
@@ -122,7 +123,7 @@ class Trainer:
         self.config = config | {"lang_encoder": encoder.name, "num_actions": 7}
         self.agent = Agent(self.config, encoder, self.device)
         self.config["input_dim"] = self.agent.policy.input_projection.encoder.size
-        self.agent.spread_missions(sample_missions(config["task_id"]))
+        self.agent.spread_missions(sample_missions(config["task_id"], backend=config["backend"]))
         self.agent.lang_proj.requires_grad_(config["train_lang_proj"])
         self.optimizer = Adam(self._parameter_groups(), lr=config["lr"])
         self.noise = torch.Generator().manual_seed(self.seed)
@@ -133,6 +134,8 @@ class Trainer:
             max_steps=config["max_steps"],
             train_levels=config["train_levels"],
         )
+        order = (self.seed, config["num_envs"], config["train_levels"])
+        self.missions_ahead = MissionsAhead(encoder.name, config["task_id"], *order, config["num_threads"])
         self.policy_state = self.agent.policy.initial_state(config["num_envs"])
         self.not_done = np.zeros(config["num_envs"], np.float32)
         self.alone = walked_alone(config)
@@ -161,9 +164,11 @@ class Trainer:
     def collect(self) -> Rollout:
         """Walk `unroll_len` steps: the student samples its actions from its policy, and the bot takes its share."""
         steps, num_envs, agent = self.config["unroll_len"], self.config["num_envs"], self.agent
-        observation = torch.zeros(steps, num_envs, OBSERVATION_SIZE, dtype=torch.uint8)
-        not_done = torch.zeros(steps, num_envs)
-        label, mission = torch.zeros(2, steps, num_envs, dtype=torch.int64)
+        self.missions_ahead.reached(int(self.env.next_episode.max()) * num_envs, agent.missions.forget_many())
+        observation = np.zeros((steps, num_envs, OBSERVATION_SIZE), np.uint8)
+        not_done = np.zeros((steps, num_envs), np.float32)
+        label, mission = np.zeros((2, steps, num_envs), np.int64)
+        walked = [torch.from_numpy(array) for array in (observation, mission, not_done)]
         uniform = torch.rand(steps, num_envs, generator=self.noise).numpy()
         bot_walks = torch.rand(steps, num_envs, generator=self.noise).numpy() < self.config["bot_share"]
         bot_walks &= ~self.alone
@@ -173,14 +178,12 @@ class Trainer:
         mission_row = missions.rows(agent.missions.lookup(self.infos["mission"]))
         before = state = self.policy_state
         for t in range(steps):
-            observation[t] = torch.from_numpy(observation_vector(self.observations))
-            not_done[t] = torch.from_numpy(self.not_done)
-            label[t] = torch.from_numpy(self.infos["bot_action"])
-            mission[t] = torch.from_numpy(mission_row)
-            seen, told, going_on = (tensor[t].to(self.device) for tensor in (observation, mission, not_done))
+            observation[t], mission[t], not_done[t] = observation_vector(self.observations), mission_row, self.not_done
+            label[t] = self.infos["bot_action"]
+            seen, told, going_on = (tensor[t].to(self.device) for tensor in walked)
             output = policy.step(t, seen, missions.features, told, state, going_on, rule)
             state = output.state
-            actions = np.where(bot_walks[t], label[t].numpy(), sample(output.logits, uniform[t]))
+            actions = np.where(bot_walks[t], label[t], sample(output.logits, uniform[t]))
             bot_steps = self.infos["bot_steps"]
             self.observations, rewards, terminated, truncated, self.infos = self.env.step(actions)
             done = terminated | truncated
@@ -189,8 +192,9 @@ class Trainer:
             if done.any():
                 began = np.flatnonzero(done)
                 mission_row[began] = missions.rows(agent.missions.lookup(self.infos["mission"][began]))
-        there = (tensor.to(self.device) for tensor in (mission, not_done, label))
-        return Rollout(observation.to(self.device), missions.features, *there, before, rule, policy)
+        seen, told, going_on = (tensor.to(self.device) for tensor in walked)
+        labels = torch.from_numpy(label).to(self.device)
+        return Rollout(seen, missions.features, told, going_on, labels, before, rule, policy)
 
     def learn(self, rollout: Rollout) -> None:
         """Make one gradient step on what the bot would have done along a rollout."""

@@ -4,17 +4,15 @@ A row of metrics.csv has a column for every name here, and the progress bar show
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
+from basics.extensions import registered
 from mixture_of_experts import compute_lpc
 from policy.compiled.operations import cross_entropy, mean
 from policy.recurrent_policy import PolicyOutput, RecurrentPolicy
-
-EXTRA_LOSSES: dict[str, Callable[..., Tensor]] = {}
-"""Losses of your own (docs/extending.md): name -> function of (output, rollout, config) that returns what to add."""
 
 
 def lpc_penalty(lpc: Tensor, ce: Tensor, config: Mapping[str, Any]) -> Tensor:
@@ -43,6 +41,7 @@ def imitation_losses(
     if output.routing:
         lpc = mean(compute_lpc(output.routing, policy.expert_costs))
         parts["penalty"] = penalty = lpc_penalty(lpc, ce, config)
-    parts |= {name: loss(output, rollout, config) for name, loss in EXTRA_LOSSES.items()}
+    parts |= {name: f(output, rollout, config) for name, f in registered("loss", config["extensions"]).items()}
     loss = sum(list(parts.values())[1:], ce)
-    return {"loss": loss, **parts, "penalty": penalty, "accuracy": accuracy, "mean_lpc": lpc}
+    metrics = {name: f(output, rollout, config) for name, f in registered("metric", config["extensions"]).items()}
+    return {"loss": loss, **parts, "penalty": penalty, "accuracy": accuracy, "mean_lpc": lpc, **metrics}

@@ -3,12 +3,12 @@
 torch.optim.Adam fuses multiplications with additions on some processors and not on others.
 """
 
-from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numba import njit
-from torch import Tensor, nn
+from torch import nn
 
 import basics.compiler_cache  # noqa: F401  (before the first njit)
 
@@ -53,13 +53,13 @@ def _power(base: float, exponent: int) -> float:
     return result
 
 
-def gradient_norm(parameters: Iterable[Tensor]) -> float:
-    """Return the 2-norm of all gradients together, on the CPU."""
-    total = 0.0
-    for parameter in parameters:
-        if parameter.grad is not None:
-            total += _sum_of_squares(parameter.grad.contiguous().view(-1).numpy())
-    return float(np.sqrt(total))
+class _Flat(NamedTuple):
+    """A parameter and its state as flat arrays that share their memory."""
+
+    parameter: nn.Parameter
+    values: np.ndarray
+    mean: np.ndarray
+    square: np.ndarray
 
 
 class Adam(torch.optim.Adam):
@@ -67,6 +67,13 @@ class Adam(torch.optim.Adam):
 
     Parameters on other devices are stepped by PyTorch.
     """
+
+    _flat: list[list[_Flat]] | None = None  # per group
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """See `torch.optim.Optimizer.load_state_dict`."""
+        super().load_state_dict(state_dict)
+        self._flat = None
 
     @torch.no_grad()
     def step(self, max_grad_norm: float | None = None) -> None:
@@ -77,23 +84,42 @@ class Adam(torch.optim.Adam):
                 nn.utils.clip_grad_norm_(parameters, max_grad_norm)
             super().step()
             return
+        if self._flat is None:
+            self._flat = self._flatten()
+        grads = [
+            [
+                None if flat.parameter.grad is None else flat.parameter.grad.contiguous().view(-1).numpy()
+                for flat in group
+            ]
+            for group in self._flat
+        ]
         scale = 1.0
         if max_grad_norm is not None:
-            scale = min(1.0, max_grad_norm / (gradient_norm(parameters) + 1e-6))
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._step_one(parameter, group, np.float32(scale))
+            squares = [_sum_of_squares(grad) for group in grads for grad in group if grad is not None]
+            scale = min(1.0, max_grad_norm / (float(np.sqrt(sum(squares))) + 1e-6))
+        self._steps += 1
+        for group, flats, flat_grads in zip(self.param_groups, self._flat, grads, strict=True):
+            decay_mean, decay_square = group["betas"]
+            step_size = group["lr"] / (1 - _power(decay_mean, int(self._steps)))
+            correction = 1 / float(np.sqrt(1 - _power(decay_square, int(self._steps))))
+            numbers = (scale, decay_mean, decay_square, step_size, correction, group["eps"])
+            numbers = [np.float32(number) for number in numbers]
+            for flat, grad in zip(flats, flat_grads, strict=True):
+                if grad is not None:
+                    _adam(flat.values, grad, flat.mean, flat.square, *numbers)
 
-    def _step_one(self, parameter: Tensor, group: dict, scale: np.float32) -> None:
-        state = self.state[parameter]
-        if not state:
-            state["step"] = torch.tensor(0.0)
-            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-        state["step"] += 1
-        step, (decay_mean, decay_square) = int(state["step"]), group["betas"]
-        step_size = group["lr"] / (1 - _power(decay_mean, step))
-        correction = 1 / float(np.sqrt(1 - _power(decay_square, step)))
-        tensors = (parameter, parameter.grad.contiguous(), state["exp_avg"], state["exp_avg_sq"])
-        numbers = (decay_mean, decay_square, step_size, correction, group["eps"])
-        _adam(*(tensor.view(-1).numpy() for tensor in tensors), scale, *map(np.float32, numbers))
+    def _flatten(self) -> list[list[_Flat]]:
+        """Make the state that is missing, with one count of steps for all, and return it flat."""
+        steps = [state["step"] for state in self.state.values() if state]
+        self._steps = steps[0].clone() if steps else torch.tensor(0.0)
+        groups = []
+        for group in self.param_groups:
+            groups.append([])
+            for parameter in group["params"]:
+                state = self.state[parameter]
+                if not state:
+                    state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+                state["step"] = self._steps
+                tensors = (parameter.detach(), state["exp_avg"], state["exp_avg_sq"])
+                groups[-1].append(_Flat(parameter, *(tensor.view(-1).numpy() for tensor in tensors)))
+        return groups

@@ -316,6 +316,23 @@ def mix(sizes, projections, inputs, hidden, first, used, weighted, output):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def layer_forward(
+    t, weight_ih, weight_hh, bias_ih, bias_hh, router_weight, router_bias, sizes, projections,
+    inputs, state, not_done, gates, after, before, routing, weighted, output,
+):  # fmt: skip
+    """Timestep t of `gru_forward`, `route` and `mix`, which use the router's weights as they are.
+
+    Args:
+        inputs: [size, B], the layer's input.
+        state: [R + H, B].
+        gates, after, routing, output: [T, ., B], of which timestep t is filled.
+    """
+    gru_forward(weight_ih, weight_hh, bias_ih, bias_hh, inputs, state, not_done, gates[t], after[t], before)
+    route(after[t], router_weight, router_bias, routing[t])
+    mix(sizes, projections, inputs, after[t], router_weight.shape[1], routing[t], weighted, output[t])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def mix_backward(
     sizes, projections, inputs, hidden, first, used, grad_output,
     grad_inputs, grad_hidden, grad_used, grad_projections, weighted,

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from mixture_of_experts import MoELayer
 from policy.compiled.buffers import aligned_zeros, batch_first, batch_last
-from policy.compiled.kernels import mix, mix_backward, route, route_backward
-from policy.compiled.recurrence import GRUs, RecurrenceBuffers, recur, recurrence_step
+from policy.compiled.kernels import layer_forward, mix, mix_backward, route, route_backward
+from policy.compiled.recurrence import GRUs, RecurrenceBuffers, recur
 
 
 class LayerBuffers:
@@ -99,24 +99,31 @@ class PackedLayer:
         self,
         t: int,
         inputs: np.ndarray,
-        state: np.ndarray,
+        state: Tensor,
         not_done: np.ndarray,
         rule: Callable[[Tensor], Tensor] | None,
     ) -> tuple[np.ndarray, Tensor, Tensor, Tensor]:
-        """Run timestep t, without gradients: inputs [size, B], state [R + H, B] and not_done [B] as arrays.
+        """Run timestep t, without gradients: inputs [size, B] and not_done [B] as arrays, state [B, R + H].
 
         Returns:
             the output, an array [size, B]; tensors: the state [B, R + H], router weights and weights used [B, E].
         """
-        buffers = self.buffers
-        hidden = recurrence_step(t, inputs, state, not_done, self.weights, buffers.recurrence)
-        route(hidden, *self.router_weights, buffers.routing[t])
+        buffers, recurrence = self.buffers, self.buffers.recurrence
         weights = used = buffers.weights[t]
-        if rule is not None:
+        state = recurrence.array_of(state)
+        if rule is None:
+            layer_forward(
+                t, *self.weights, *self.router_weights, self.sizes, self.projection_array,
+                inputs, state, not_done, recurrence.gates, recurrence.after, recurrence.before,
+                buffers.routing, buffers.weighted, buffers.output,
+            )  # fmt: skip
+        else:
+            hidden = recurrence.step(t, inputs, state, not_done, self.weights)
+            route(hidden, *self.router_weights, buffers.routing[t])
             used = rule(weights)
-        arrays = (inputs, hidden, self.first, batch_last(used))
-        mix(self.sizes, self.projection_array, *arrays, buffers.weighted, buffers.output[t])
-        return buffers.output[t], buffers.recurrence.states[t], weights, used
+            arrays = (inputs, hidden, self.first, batch_last(used))
+            mix(self.sizes, self.projection_array, *arrays, buffers.weighted, buffers.output[t])
+        return buffers.output[t], recurrence.states[t], weights, used
 
     def unroll(
         self, inputs: Tensor, state: Tensor, not_done: Tensor, rule: Callable[[Tensor], Tensor] | None

@@ -7,12 +7,12 @@ from torch import Tensor
 
 from basics.errors import warn
 from mixture_of_experts import Expert, MixtureOfExpertsPolicy, MoELayer, Router
-from policy.compiled.buffers import batch_first, batch_last
+from policy.compiled.buffers import batch_first
 from policy.compiled.kernels import linear as linear_step
 from policy.compiled.mixing import LayerBuffers, PackedLayer
 from policy.compiled.operations import linear
 from policy.compiled.reading import InputBuffers, PackedInput
-from policy.compiled.recurrence import GRUs, RecurrenceBuffers, recur, recurrence_step
+from policy.compiled.recurrence import GRUs, RecurrenceBuffers, recur
 from policy.gru_policy import GRUPolicy
 from policy.input import InputProjection
 from policy.recurrent_policy import PolicyOutput, RecurrentPolicy, RoutingRule
@@ -123,7 +123,7 @@ class PackedMixture(PackedPolicy):
         results = []
         for index, (layer, before) in enumerate(zip(self.layers, state, strict=True)):
             layer_rule = None if rule is None else lambda routed, index=index: rule(index, routed, t)
-            hidden, *result = layer.step(t, hidden, batch_last(before), not_done, layer_rule)
+            hidden, *result = layer.step(t, hidden, before, not_done, layer_rule)
             results.append(result)
         return hidden, *map(list, zip(*results, strict=True))
 
@@ -152,7 +152,7 @@ class PackedGRU(PackedPolicy):
 
     def _step(self, t, inputs, state, not_done, rule):
         _refuse(rule)
-        hidden = recurrence_step(t, inputs, batch_last(state[0]), not_done, self.weights, self.buffers)
+        hidden = self.buffers.step(t, inputs, self.buffers.array_of(state[0]), not_done, self.weights)
         return hidden, [self.buffers.states[t]], [], []
 
     def _unroll(self, inputs, state, not_done, rule):

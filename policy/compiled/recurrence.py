@@ -52,14 +52,17 @@ class RecurrenceBuffers:
         self.after = aligned_zeros(steps, hidden, batch)
         self.before = aligned_zeros(hidden, batch)
         self.states = list(batch_first(self.after))
+        self._arrays = dict(zip(map(id, self.states), self.after, strict=True))
 
+    def array_of(self, state: Tensor) -> np.ndarray:
+        """Return a state [B, H] as an array [H, B]: at once where it is one of these buffers."""
+        array = self._arrays.get(id(state))
+        return batch_last(state) if array is None else array
 
-def recurrence_step(
-    t: int, inputs: np.ndarray, state: np.ndarray, not_done: np.ndarray, grus: GRUs, buffers: RecurrenceBuffers
-) -> np.ndarray:
-    """Run timestep t: inputs [input_size, B], state [H, B], not_done [B] -> state [H, B], kept in the buffers."""
-    gru_forward(*grus, inputs, state, not_done, buffers.gates[t], buffers.after[t], buffers.before)
-    return buffers.after[t]
+    def step(self, t: int, inputs: np.ndarray, state: np.ndarray, not_done: np.ndarray, grus: GRUs) -> np.ndarray:
+        """Run timestep t: inputs [input_size, B], state [H, B], not_done [B] -> state [H, B], which is kept."""
+        gru_forward(*grus, inputs, state, not_done, self.gates[t], self.after[t], self.before)
+        return self.after[t]
 
 
 class Recurrence(torch.autograd.Function):

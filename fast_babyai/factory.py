@@ -1,0 +1,63 @@
+"""What does not depend on the form of the environment: here either is made.
+
+env = make_vec_env("BabyAI-GoToLocal-v0", num_envs=16)
+observations, infos = env.reset(seed=0)
+observations, rewards, terminated, truncated, infos = env.step(infos["bot_action"])
+"""
+
+from gymnasium.vector import VectorEnv
+
+from basics.errors import UserError
+from fast_babyai.reference import BabyAIVectorEnv, check_task, make_level_env, reset_level
+from fast_babyai.rules import BACKENDS
+
+
+def check_backend(backend: str) -> None:
+    """Raise a UserError unless `backend` is one of BACKENDS."""
+    if backend not in BACKENDS:
+        raise UserError(f"unknown backend {backend!r}: expected one of {', '.join(BACKENDS)}")
+
+
+def make_vec_env(
+    task_id: str,
+    num_envs: int,
+    *,
+    backend: str = "fast",
+    max_steps: int | None = None,
+    expert: bool = True,
+    autoreset: bool = True,
+    train_levels: int | None = None,
+) -> VectorEnv:
+    """Return `num_envs` environments of one BabyAI task, compiled (`fast`) or as minigrid has them (`minigrid`).
+
+    Raises:
+        UserError: unknown task or backend.
+    """
+    check_task(task_id)
+    check_backend(backend)
+    if backend == "minigrid":
+        vector_env = BabyAIVectorEnv
+    else:
+        from fast_babyai.vector_env import FastBabyAIVectorEnv as vector_env  # its compiler takes a second to import
+    return vector_env(
+        task_id, num_envs, max_steps=max_steps, expert=expert, autoreset=autoreset, train_levels=train_levels
+    )
+
+
+def sample_missions(task_id: str, count: int = 128, *, backend: str = "fast") -> list[str]:
+    """Return the missions of a task's first training levels.
+
+    Raises:
+        UserError: unknown task or backend.
+    """
+    check_task(task_id)
+    check_backend(backend)
+    if backend == "fast":
+        from fast_babyai.generator import LevelGenerator
+
+        return LevelGenerator(task_id).missions(range(count))
+    env, missions = make_level_env(task_id), []
+    for level_seed in range(count):
+        reset_level(env, level_seed)
+        missions.append(env.mission)
+    return missions

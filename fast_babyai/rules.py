@@ -1,0 +1,47 @@
+"""What the readable environment and its compiled twin must agree on. Imports nothing of the project."""
+
+import functools
+
+import numpy as np
+from gymnasium import spaces
+
+BACKENDS = ("fast", "minigrid")  # compiled, or minigrid's own
+
+VIEW = 7  # cells along a side of what the agent sees
+IMAGE_SHAPE = (VIEW, VIEW, 3)  # of each cell: type, color, state
+NUM_DIRECTIONS = 4
+NUM_ACTIONS = 7
+NO_ACTION = -1  # in place of the bot's action, where it has none
+
+OBSERVATION_SPACE = spaces.Dict(
+    {
+        "image": spaces.Box(0, 255, IMAGE_SHAPE, np.uint8),
+        "direction": spaces.Discrete(NUM_DIRECTIONS),
+        "carrying": spaces.Box(0, 1, (), np.int8),  # 1 while something is carried
+    }
+)
+ACTION_SPACE = spaces.Discrete(NUM_ACTIONS)  # minigrid's: left, right, forward, pick up, drop, toggle, done
+
+EVAL_SEED_OFFSET = 1_000_000_000  # evaluation levels count from here, training levels from 0: they never meet
+MAX_UNSOLVABLE_IN_A_ROW = 100  # levels passed over before a task counts as unsolvable
+PLAN_LIMIT = 1000  # subgoals the bot may push in one replan; real plans need a few dozen, endless ones never stop
+MAX_DEPTH = 256  # subgoals on the bot's stack at once
+
+
+@functools.lru_cache(maxsize=4)
+def _shuffled_levels(seed: int, level_pass: int, train_levels: int) -> np.ndarray:
+    return np.random.default_rng([seed, level_pass]).permutation(train_levels)
+
+
+def training_level_seed(seed: int, env_index: int, num_envs: int, episode: int, train_levels: int | None) -> int:
+    """Return the level seed of the given episode of one of `num_envs` environments in the run seeded with `seed`.
+
+    The environments deal the levels out among themselves: episode j of environment i takes place j * num_envs + i.
+    With `train_levels=None` levels never repeat: the places are the level seeds. With a number, the first pass goes
+    through that many levels in order, and every later pass shuffles them anew.
+    """
+    place = episode * num_envs + env_index
+    if train_levels is None:
+        return place
+    level_pass, place = divmod(place, train_levels)
+    return place if level_pass == 0 else int(_shuffled_levels(seed, level_pass, train_levels)[place])

