@@ -258,7 +258,8 @@ VALUES = {
 HARMLESS = {  # an int where a float is looked for, an order of magnitude that Adam can take, another seed
     (("optimizer", "param_groups", 0, "eps"), "huge"), (("optimizer", "param_groups", 0, "eps"), "minus"),
     (("optimizer", "param_groups", 0, "lr_factor"), "huge"), (("optimizer", "param_groups", 0, "lr_factor"), "minus"),
-    (("env", "seed"), "far apart"), (("missions",), "list"), (("optimizer", "state"), "list"), (("updates_summed",), "huge"), (("update",), "huge"),
+    (("env", "seed"), "far apart"),
+    (("missions",), "list"), (("optimizer", "state"), "list"), (("updates_summed",), "huge"), (("update",), "huge"),
 }  # fmt: skip
 
 
