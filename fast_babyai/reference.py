@@ -41,6 +41,7 @@ from fast_babyai.rules import (
     NO_ACTION,
     OBSERVATION_SPACE,
     PLAN_LIMIT,
+    RENDER_FPS,
     training_level_seed,
 )
 
@@ -214,7 +215,7 @@ class BabyAIEnv(gym.Env):
         expert: whether infos carry `bot_action`. Without it no episode is cut short for want of a plan.
     """
 
-    metadata: ClassVar = {"render_modes": ["rgb_array"]}
+    metadata: ClassVar = {"render_modes": ["rgb_array"], "render_fps": RENDER_FPS}
     observation_space = OBSERVATION_SPACE
     action_space = ACTION_SPACE
 

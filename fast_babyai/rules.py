@@ -20,6 +20,7 @@ OBSERVATION_SPACE = spaces.Dict(
         "carrying": spaces.Box(0, 1, (), np.int8),  # 1 while something is carried
     }
 )
+RENDER_FPS = 10  # minigrid's
 ACTION_SPACE = spaces.Discrete(NUM_ACTIONS)  # minigrid's: left, right, forward, pick up, drop, toggle, done
 
 EVAL_SEED_OFFSET = 1_000_000_000  # evaluation levels count from here, training levels from 0: they never meet

@@ -3,6 +3,7 @@
 import operator
 from collections.abc import Sequence
 
+import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
@@ -20,11 +21,13 @@ from fast_babyai.rules import (
     NO_ACTION,
     NUM_ACTIONS,
     OBSERVATION_SPACE,
+    RENDER_FPS,
     training_level_seed,
 )
 from fast_babyai.state import EMPTY, ENV, FIRST_INSTR, LEVEL, MAX_SIZE, PUT_NEXT, T_BALL, T_BOX, T_DOOR, T_KEY, WALL
 from fast_babyai.view import observe
 
+ATTRIBUTES = ("mission", "agent_pos", "agent_dir", "step_count", "max_steps")  # minigrid's, of each environment
 # One row per environment: what reset and step return, besides the missions.
 OUTPUT = np.dtype(
     [
@@ -149,7 +152,7 @@ class FastBabyAIVectorEnv(VectorEnv):
         self.task_id, self.num_envs, self.max_steps = task_id, num_envs, max_steps
         self.expert, self.autoreset, self.train_levels = expert, autoreset, train_levels
         mode = AutoresetMode.SAME_STEP if autoreset else AutoresetMode.DISABLED
-        self.metadata = {"render_modes": ["rgb_array"], "autoreset_mode": mode}
+        self.metadata = {"render_modes": ["rgb_array"], "render_fps": RENDER_FPS, "autoreset_mode": mode}
         self.render_mode = "rgb_array"
         self.single_observation_space = OBSERVATION_SPACE
         self.single_action_space = ACTION_SPACE
@@ -168,6 +171,9 @@ class FastBabyAIVectorEnv(VectorEnv):
         self.next_episode = np.zeros(num_envs, np.int64)
         self._plan_failures = np.zeros(num_envs, np.int64)
         self._seed: int | None = None
+        self._begun = False
+        self._everywhere = np.ones(num_envs, bool)  # where infos tell something: gymnasium's masks
+        self._everywhere.flags.writeable = False
 
     def reset(self, *, seed: int | Sequence[int] | None = None, options: dict | None = None):
         mask = np.ones(self.num_envs, bool)
@@ -175,6 +181,8 @@ class FastBabyAIVectorEnv(VectorEnv):
             mask = np.asarray(options["reset_mask"])
             if mask.shape != (self.num_envs,) or mask.dtype != np.bool_ or not mask.any():
                 raise ValueError(f"reset_mask must be bool [{self.num_envs}] with something in it, got {mask!r}")
+        if seed is not None and np.min(seed, initial=0) < 0:
+            raise gymnasium.error.Error(f"seeds are whole numbers >= 0, got {seed!r}")
         if isinstance(seed, Sequence | np.ndarray):
             if len(seed) != self.num_envs:
                 raise ValueError(f"{len(seed)} level seeds for {self.num_envs} environments")
@@ -188,9 +196,12 @@ class FastBabyAIVectorEnv(VectorEnv):
             for index in np.flatnonzero(mask):
                 self._take_next_solvable_level(index)
         begin_episodes(self._envs, self._bots, self._levels, self._outputs, mask, self.expert)
+        self._begun = True
         return self._observations(), self._infos()
 
     def step(self, actions: np.ndarray):
+        if not self._begun:
+            raise gymnasium.error.ResetNeeded("reset the environment before its first step")
         actions = np.ascontiguousarray(actions, np.int64)
         if actions.shape != (self.num_envs,) or actions.min() < 0 or actions.max() >= NUM_ACTIONS:
             raise ValueError(f"expected {self.num_envs} actions from 0 to {NUM_ACTIONS - 1}, got {actions!r}")
@@ -225,7 +236,7 @@ class FastBabyAIVectorEnv(VectorEnv):
         }
         if self.expert:
             infos["bot_action"] = self._outputs["bot_action"].copy()
-        return infos
+        return infos | dict.fromkeys([f"_{name}" for name in infos], self._everywhere)
 
     def _final_infos(self, done: np.ndarray) -> dict:
         """Return the last observations and infos of the episodes that ended, as SyncVectorEnv does."""
@@ -234,7 +245,7 @@ class FastBabyAIVectorEnv(VectorEnv):
         for index in np.flatnonzero(done):
             final_obs[index] = {name: values[index] for name, values in observations.items()}
         final_info = self._infos()
-        final_info |= dict.fromkeys([f"_{name}" for name in final_info], done)
+        final_info |= dict.fromkeys([name for name in final_info if name.startswith("_")], done)
         return {"final_obs": final_obs, "_final_obs": done, "final_info": final_info, "_final_info": done}
 
     def _take_level(self, index: int, level_seed: int) -> None:
@@ -279,6 +290,32 @@ class FastBabyAIVectorEnv(VectorEnv):
     def env_contexts(self) -> Sequence[dict]:
         """What plots need to know of the running levels: per environment, the `env_context` of a routing cache."""
         return LevelContexts(self._levels.copy())
+
+    def get_attr(self, name: str) -> tuple:
+        """Return an attribute of each environment, by minigrid's name for it; there are those of ATTRIBUTES.
+
+        Raises:
+            AttributeError: another name.
+        """
+        if name not in ATTRIBUTES:
+            raise AttributeError(f"compiled environments have no attribute {name!r}, but {', '.join(ATTRIBUTES)}")
+        if name == "mission":
+            return tuple(self._missions)
+        if name == "agent_pos":
+            return tuple((int(x), int(y)) for x, y in zip(self._envs["agent_x"], self._envs["agent_y"], strict=True))
+        return tuple(self._envs[name].tolist())
+
+    def call(self, name: str, *args, **kwargs) -> tuple:
+        """Call a method of each environment: `render`, or an attribute (`get_attr`), as gymnasium has it."""
+        return self.render() if name == "render" else self.get_attr(name)
+
+    def set_attr(self, name: str, values) -> None:
+        """Refuse: what a compiled environment is made of is set by its arguments.
+
+        Raises:
+            AttributeError: always.
+        """
+        raise AttributeError(f"{name} of compiled environments cannot be set; make them anew with other arguments")
 
     def render(self) -> tuple[np.ndarray, ...]:
         """Return minigrid's picture of every environment, uint8 [height, width, 3] each."""

@@ -75,6 +75,7 @@ def load_checkpoint(
         for name in ("policy_state_dict", "lang_proj_state_dict"):
             if name in checkpoint:
                 check_tensors(checkpoint[name], name)
+                checkpoint[name] = dict(checkpoint[name])  # without the attributes that a pickle may give a dict
         if "lang_proj_state_dict" in checkpoint:
             _check_projection(checkpoint["lang_proj_state_dict"])
         if "config" in checkpoint:

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,7 +105,7 @@ def read_result_rows(path: os.PathLike | str) -> list[dict[str, str]]:
     Raises:
         ArtifactError: damaged, or not a results CSV.
     """
-    return _read_results_table(path)[1]
+    return [*_read_results_table(path)[1]]
 
 
 def read_results(path: os.PathLike | str = RESULTS_PATH) -> "pd.DataFrame":
@@ -135,7 +135,8 @@ def upsert_result(path: os.PathLike | str, row: dict) -> None:
         ArtifactError: the file is damaged (it is left as it is), or cannot be written.
     """
     with _locked(path):
-        columns, rows = _read_results_table(path)
+        columns, known = _read_results_table(path)
+        rows: list[dict[str, str]] = [*known]
         cells = {name: _cell(value) for name, value in row.items()}
         for name in ("checkpoint_path", "task_id"):
             if not is_text(str(row.get(name, "-"))):
@@ -192,9 +193,7 @@ def _write_csv(path: os.PathLike | str, columns: list[str], rows: Iterable[dict]
         writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
 
 
-def _read_results_table(
-    path: os.PathLike | str, problems: list[str] | None = None
-) -> tuple[list[str], list[dict[str, str]]]:
+def _read_results_table(path: os.PathLike | str, problems: list[str] | None = None) -> tuple[list[str], list["_Row"]]:
     if not Path(path).exists():
         return [], []
     columns, rows = _parse_csv(path, read_bytes(path), problems)
@@ -205,7 +204,7 @@ def _read_results_table(
 
 def _parse_csv(
     path: os.PathLike | str, content: bytes, problems: list[str] | None = None
-) -> tuple[list[str], list[dict[str, str]]]:
+) -> tuple[list[str], list["_Row"]]:
     """Return header and rows of a CSV as text, blank lines (also of commas only) left out.
 
     Args:
@@ -227,8 +226,7 @@ def _parse_csv(
     rows = []
     for line, cells in table[1:]:
         if len(cells) == len(header):
-            rows.append(_Row(zip(header, cells, strict=True)))
-            rows[-1].line = line
+            rows.append(_Row(line, zip(header, cells, strict=True)))
             continue
         problem = f"line {line} has {len(cells)} cells instead of {len(header)}"
         if problems is None:
@@ -240,10 +238,12 @@ def _parse_csv(
 class _Row(dict):
     """The text of a line's cells, by column."""
 
-    line: int
+    def __init__(self, line: int, cells: Iterable[tuple[str, str]]):
+        super().__init__(cells)
+        self.line = line
 
 
-def _checked_row(row: _Row, types: Mapping[str, str]) -> dict:
+def _checked_row(row: Mapping[str, str], types: Mapping[str, str]) -> dict:
     """Return the values of a row: those of columns with a type as that type.
 
     Raises:
@@ -267,7 +267,7 @@ def _checked_row(row: _Row, types: Mapping[str, str]) -> dict:
 def _frame(
     path: os.PathLike | str,
     columns: list[str],
-    rows: list[_Row],
+    rows: Sequence["_Row"],
     types: Mapping[str, str],
     problems: list[str],
 ) -> "pd.DataFrame":

@@ -22,6 +22,8 @@ STATE = (  # of a checkpoint, what resuming needs beside the policy
     "update", "optimizer", "noise", "env", "policy_state", "keep", "missions", "sums", "updates_summed",
     "episode_steps", "episodes",
 )  # fmt: skip
+LARGEST_COUNT = 2**40  # of episodes and levels
+ENV_RANGES = {"seed": (0, LARGEST_INT), "actions_taken": (-1, 6)}  # of an environment's state; -1: none was taken
 NUM_SUMS = 5  # loss, ce, penalty, accuracy, mean_lpc, where they were summed in one tensor
 
 
@@ -117,8 +119,9 @@ def _check_state(trainer, state: Any) -> None:
     for name, tensor in state["env"].items():
         if tensor.dtype.is_floating_point or tensor.ndim == 0 or tensor.shape[0] not in (1, num_envs):
             raise UserError(f"env, {name}: {_kind(tensor)}, expected whole numbers [{num_envs}, ...]")
-        if name == "actions_taken" and tensor.numel() and not -1 <= tensor.min() <= tensor.max() <= 6:
-            raise UserError("env, actions_taken: actions are 0 to 6, and -1 where none was taken")
+        low, high = ENV_RANGES.get(name, (0, LARGEST_COUNT))
+        if tensor.numel() and not low <= tensor.min() <= tensor.max() <= high:
+            raise UserError(f"env, {name}: its numbers are not all from {low} to {high}")
     layers = state["policy_state"]
     if not isinstance(layers, list) or len(layers) != len(trainer.policy_state):
         raise UserError(f"policy_state is no list of {len(trainer.policy_state)} layers' states")
@@ -134,6 +137,8 @@ def _check_state(trainer, state: Any) -> None:
     if isinstance(sums, torch.Tensor) and sums.shape != (NUM_SUMS,):
         raise UserError(f"sums is {_kind(sums)}, expected float32 [{NUM_SUMS}]")
     _check_tensor("episode_steps", state["episode_steps"], torch.zeros(num_envs, dtype=torch.int64))
+    if not 0 <= state["episode_steps"].min() <= state["episode_steps"].max() <= LARGEST_COUNT:
+        raise UserError("episode_steps are no numbers of steps")
     counts = state["episodes"]
     if not isinstance(counts, list | tuple) or len(counts) != 3 or not all(map(_is_number, counts)):
         raise UserError(f"episodes is {shown(counts)}, expected three numbers")
