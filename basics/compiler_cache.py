@@ -15,7 +15,7 @@ from basics.errors import warn
 from basics.files import cache_folder, is_private, temporary_cache_folder
 
 ROOT = Path(__file__).parent.parent
-COMPILED = ("fast_babyai", "policy")  # packages; their compiled functions use constants of these and of no others
+COMPILED = ("fast_babyai", "policy/compiled")  # all compiled functions, and all constants that are compiled in
 DEPENDENCIES = ("numba", "numpy", "minigrid")
 
 

@@ -12,10 +12,10 @@ from basics.config import legacy_config, load_keys
 from basics.errors import UserError
 from basics.extensions import choose, load_extensions
 from mixture_of_experts import Expert, MixtureOfExpertsPolicy, Router
+from policy.compiled.initialisation import initialise, principal_components
 from policy.compiled.operations import linear
 from policy.compiled.policies import accelerate
 from policy.gru_policy import GRUPolicy
-from policy.initialisation import initialise, principal_components
 from policy.language import MissionEncoder
 from policy.missions import MissionFeatures, MissionTable
 from policy.recurrent_policy import RecurrentPolicy

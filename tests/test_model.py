@@ -7,10 +7,10 @@ import torch
 from basics.config import load_keys
 from mixture_of_experts import Expert, MixtureOfExpertsPolicy, compute_lpc, drop_experts, per_layer
 from policy.compiled import operations
+from policy.compiled.initialisation import initialise, principal_components
 from policy.compiled.kernels import log, sigmoid, tanh
 from policy.compiled.policies import CompiledGRU, CompiledMixture, accelerate
 from policy.gru_policy import GRUPolicy
-from policy.initialisation import initialise, principal_components
 
 LAYERS = [[0, 16, 32], [8, 0], [0, 4, 4, 12]]
 STEPS, BATCH, LANG_DIM = 9, 5, 6

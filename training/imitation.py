@@ -21,13 +21,13 @@ from fast_babyai.factory import make_vec_env, sample_missions
 from fast_babyai.rules import NUM_ACTIONS
 from mixture_of_experts import drop_experts
 from policy.agent import Agent, choose_device
+from policy.compiled.adam import Adam
 from policy.compiled.operations import sample
 from policy.input import OBSERVATION_SIZE, observation_vector
 from policy.language import MissionEncoder
 from policy.recurrent_policy import RecurrentPolicy, RoutingRule
 from training.losses import imitation_losses
 from training.missions_ahead import MissionsAhead
-from training.optimizer import Adam
 
 FIRST_SUMS = ("loss", "ce", "penalty", "accuracy", "mean_lpc")  # what older checkpoints summed, by place
 
