@@ -284,9 +284,9 @@ def config_parser(description: str | None, policy: str) -> Parser:
     parser.add_argument("--config", metavar="PATH", help="a YAML file that sets some of the keys below")
     groups: dict[str, argparse._ArgumentGroup] = {}
     for key in load_keys(policy).values():
-        group = groups.setdefault(key.heading, None) or parser.add_argument_group(key.heading)
-        groups[key.heading] = group
-        group.add_argument(
+        if key.heading not in groups:
+            groups[key.heading] = parser.add_argument_group(key.heading)
+        groups[key.heading].add_argument(
             f"--{key.name}",
             metavar="VALUE",
             default=argparse.SUPPRESS,

@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import io
 import os
 import signal
 import sys
@@ -46,7 +47,8 @@ def run_script(main: Callable[[], int | None]) -> None:
     status otherwise. A script that another one has started ends with it, as if told to (see `PARENT`)."""
     if parent := os.environ.pop(PARENT, None):  # taken out, as it does not concern what this script starts
         threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
-    sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be what the terminal cannot show
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may be what the terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = main()
         sys.stdout.flush()

@@ -8,6 +8,8 @@ import re
 from typing import Any, ClassVar
 
 import yaml
+from yaml.composer import ComposerError
+from yaml.constructor import ConstructorError
 
 MOST_DIGITS = 40  # of a whole number: longer ones are a slip, and slow to convert
 
@@ -20,9 +22,9 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent, index):
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-            raise yaml.composer.ComposerError(None, None, "anchors (&) and aliases (*) are not read", event.start_mark)
+            raise ComposerError(None, None, "anchors (&) and aliases (*) are not read", event.start_mark)
         if getattr(event, "tag", None) is not None:
-            raise yaml.composer.ComposerError(None, None, f"tags ({event.tag}) are not read", event.start_mark)
+            raise ComposerError(None, None, f"tags ({event.tag}) are not read", event.start_mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node, deep=False):
@@ -30,14 +32,12 @@ class _Loader(yaml.SafeLoader):
         for place, name in enumerate(names):
             if name in names[:place]:
                 mark = node.value[place][0].start_mark
-                raise yaml.constructor.ConstructorError(None, None, f"{name} stands there twice", mark)
+                raise ConstructorError(None, None, f"{name} stands there twice", mark)
         return super().construct_mapping(node, deep)
 
     def construct_integer(self, node) -> int:
         if len(node.value) > MOST_DIGITS:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"a whole number of {len(node.value)} digits", node.start_mark
-            )
+            raise ConstructorError(None, None, f"a whole number of {len(node.value)} digits", node.start_mark)
         return int(node.value)
 
     def construct_decimal(self, node) -> float:

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,7 +99,7 @@ def read_metrics(path: os.PathLike | str) -> "pd.DataFrame":
     return _frame(path, [*METRICS_COLUMNS, *columns], rows, types, problems)
 
 
-def read_result_rows(path: os.PathLike | str) -> list[dict[str, str]]:
+def read_result_rows(path: os.PathLike | str) -> Sequence[dict[str, str]]:
     """Return the rows of a results CSV as text, without pandas; no rows where there is no file yet.
 
     Raises:
@@ -135,7 +135,8 @@ def upsert_result(path: os.PathLike | str, row: dict) -> None:
         ArtifactError: the file is damaged (it is left as it is), or cannot be written.
     """
     with _locked(path):
-        columns, rows = _read_results_table(path)
+        columns, found = _read_results_table(path)
+        rows: list[dict[str, str]] = list(found)
         cells = {name: _cell(value) for name, value in row.items()}
         for name in ("checkpoint_path", "task_id"):
             if not is_text(str(row.get(name, "-"))):
@@ -192,9 +193,7 @@ def _write_csv(path: os.PathLike | str, columns: list[str], rows: Iterable[dict]
         writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
 
 
-def _read_results_table(
-    path: os.PathLike | str, problems: list[str] | None = None
-) -> tuple[list[str], list[dict[str, str]]]:
+def _read_results_table(path: os.PathLike | str, problems: list[str] | None = None) -> tuple[list[str], list["_Row"]]:
     if not Path(path).exists():
         return [], []
     columns, rows = _parse_csv(path, read_bytes(path), problems)
@@ -205,7 +204,7 @@ def _read_results_table(
 
 def _parse_csv(
     path: os.PathLike | str, content: bytes, problems: list[str] | None = None
-) -> tuple[list[str], list[dict[str, str]]]:
+) -> tuple[list[str], list["_Row"]]:
     """Return header and rows of a CSV as text, blank lines (also of commas only) left out.
 
     Args:
@@ -237,7 +236,7 @@ def _parse_csv(
     return header, rows
 
 
-class _Row(dict):
+class _Row(dict[str, str]):
     """The text of a line's cells, by column."""
 
     line: int
