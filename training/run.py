@@ -238,7 +238,7 @@ def _save_if_possible(folder: RunFolder, trainer, config: Mapping[str, Any]) -> 
         warn(f"{error}; training goes on")
 
 
-def train_from_command_line(description: str, policy: str) -> int:
+def train_from_command_line(description: str | None, policy: str) -> int:
     """Read the command line of the script that trains `policy` (`baseline` or `mixture`), and train."""
     parser = config_parser(description, policy)
     parser.add_argument("--resume", action="store_true", help="go on with the unfinished run in this folder")
