@@ -98,11 +98,15 @@ class PackedPolicy(ABC):
         return PolicyOutput(linear(hidden, self.policy.head.weight, self.policy.head.bias), *result)
 
     @abstractmethod
-    def _step(self, t, inputs, state, not_done, rule) -> tuple[np.ndarray, list, list, list]:
+    def _step(
+        self, t: int, inputs: np.ndarray, state: list[Tensor], not_done: np.ndarray, rule: RoutingRule | None
+    ) -> tuple[np.ndarray, list[Tensor], list[Tensor], list[Tensor]]:
         """What the head reads [size, B], state, routing and used routing of timestep t."""
 
     @abstractmethod
-    def _unroll(self, inputs, state, not_done, rule) -> tuple[Tensor, list, list, list]:
+    def _unroll(
+        self, inputs: Tensor, state: list[Tensor], not_done: Tensor, rule: RoutingRule | None
+    ) -> tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]]:
         """The same of all timesteps, as part of the graph."""
 
 
