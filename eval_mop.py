@@ -22,7 +22,7 @@ from basics.errors import UserError, run_script
 from basics.extensions import registered
 from fast_babyai.factory import make_vec_env
 from fast_babyai.reference import unsolvable_task
-from fast_babyai.rules import EVAL_SEED_OFFSET, MAX_UNSOLVABLE_IN_A_ROW
+from fast_babyai.rules import EVAL_SEED_OFFSET, MAX_UNSOLVABLE_IN_A_ROW, LevelVectorEnv
 from mixture_of_experts import compute_lpc
 from policy.agent import Agent, load_agent
 from policy.input import observation_vector
@@ -52,6 +52,8 @@ class EvalVectorEnv(VectorWrapper):
         bot_plan_failures: levels passed over.
         final_observations: after a step in which episodes ended, what they ended with.
     """
+
+    env: LevelVectorEnv
 
     def __init__(
         self,

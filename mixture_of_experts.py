@@ -60,15 +60,20 @@ class Router(nn.Module):
 class MoELayer(nn.Module):
     """A router and its experts.
 
+    Args:
+        router, experts: a Router and Experts, or modules with their interface.
+
     Attributes:
         state_sizes: of the parts of the layer's state, side by side: the router's first, then each expert's.
+        expert_costs: what using each expert costs.
     """
 
-    def __init__(self, router: nn.Module, experts: Sequence[nn.Module]):
+    def __init__(self, router: Router, experts: Sequence[Expert]):
         super().__init__()
         self.router = router
         self.experts = nn.ModuleList(experts)
         self.state_sizes = [router.state_size, *(expert.state_size for expert in experts)]
+        self.expert_costs = [expert.cost for expert in experts]
 
     def forward(
         self, inputs: Tensor, state: Tensor, rule: RoutingRule | None = None, layer: int = 0, t: int = 0
@@ -87,7 +92,8 @@ class MoELayer(nn.Module):
         routing, router_state = self.router(inputs, router_state)
         used = routing if rule is None else rule(layer, routing, t)
         results = [expert(inputs, state) for expert, state in zip(self.experts, expert_states, strict=True)]
-        output = sum(used[:, e, None] * result for e, (result, _) in enumerate(results))
+        weighted: list[Tensor] = [used[:, e, None] * result for e, (result, _) in enumerate(results)]
+        output = sum(weighted[1:], weighted[0])
         return output, torch.cat([router_state, *(state for _, state in results)], dim=-1), routing, used
 
 
@@ -99,7 +105,8 @@ class MixtureOfExpertsPolicy(RecurrentPolicy):
         router_hidden_size, intermediate_dim, lang_dim: sizes of the routers, of what flows between layers, and of the
             projected mission.
         obs_encoding, lang_fusion: see `policy.input`.
-        expert, router: what experts and routers are; an expert of size 0 is always the identity.
+        expert, router: what experts and routers are, or classes with their interface; an expert of size 0 is always
+            the identity.
     """
 
     def __init__(
@@ -111,22 +118,23 @@ class MixtureOfExpertsPolicy(RecurrentPolicy):
         num_actions: int,
         obs_encoding: str,
         lang_fusion: str,
-        expert: type[nn.Module] = Expert,
-        router: type[nn.Module] = Router,
+        expert: type[Expert] = Expert,
+        router: type[Router] = Router,
     ):
         super().__init__()
         self.expert_hidden_sizes = per_layer(expert_hidden_sizes)
         self.input_projection = InputProjection(obs_encoding, lang_dim, lang_fusion, intermediate_dim)
-        self.moe_layers = nn.ModuleList(
+        layers = [
             MoELayer(
                 router(intermediate_dim, router_hidden_size, len(sizes)),
                 [(expert if size > 0 else Expert)(intermediate_dim, size) for size in sizes],
             )
             for sizes in self.expert_hidden_sizes
-        )
+        ]
+        self.moe_layers = nn.ModuleList(layers)
         self.head = nn.Linear(intermediate_dim, num_actions)
-        self.state_sizes = [sum(layer.state_sizes) for layer in self.moe_layers]
-        self.expert_costs = [[expert.cost for expert in layer.experts] for layer in self.moe_layers]
+        self.state_sizes = [sum(layer.state_sizes) for layer in layers]
+        self.expert_costs = [layer.expert_costs for layer in layers]
 
     def forward(
         self, observation: Tensor, language: Tensor, state: list[Tensor], rule: RoutingRule | None = None, t: int = 0

@@ -8,8 +8,10 @@ import os
 import pickle
 import shutil
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, cast
 
 from basics.errors import warn
 from basics.files import cache_folder, is_private, temporary_cache_folder
@@ -17,6 +19,7 @@ from basics.files import cache_folder, is_private, temporary_cache_folder
 ROOT = Path(__file__).parent.parent
 COMPILED = ("fast_babyai", "policy/compiled")  # all compiled functions, and all constants that are compiled in
 DEPENDENCIES = ("numba", "numpy", "minigrid")
+Arguments = ParamSpec("Arguments")
 
 
 def _digest() -> str:
@@ -83,6 +86,14 @@ IS_COLD = not any(FOLDER.rglob("*.nbi"))
 os.environ["NUMBA_CACHE_DIR"] = str(FOLDER)
 if "numba" in sys.modules:
     sys.modules["numba"].config.CACHE_DIR = str(FOLDER)
+
+
+def intrinsic(define: Callable[Concatenate[Any, Arguments], Any]) -> Callable[Arguments, Any]:
+    """numba's decorator for functions that write machine code: compiled functions call them without the typing context
+    that comes first in the definition. This one says so to type checkers."""
+    from numba.extending import intrinsic as of_numba  # takes a second to import
+
+    return cast(Callable[Arguments, Any], of_numba(define))
 
 
 @functools.cache

@@ -72,6 +72,7 @@ def _load(name: str) -> None:
         near = did_you_mean(name, [other.stem for other in FOLDER.glob("*.py")])
         raise UserError(f"extensions: there is no file {FOLDER}/{name}.py in {Path.cwd()}.{near}")
     spec = importlib.util.spec_from_file_location(f"extensions.{name}", path)
+    assert spec is not None and spec.loader is not None  # as for every file that ends in .py
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     try:

@@ -32,6 +32,7 @@ from fast_babyai.generator import LevelGenerator, generate_level
 from fast_babyai.reference import BabyAIVectorEnv, make_level_env, reset_level
 from fast_babyai.rules import EVAL_SEED_OFFSET, NUM_ACTIONS
 from fast_babyai.state import LEVEL
+from fast_babyai.vector_env import FastBabyAIVectorEnv
 from mixture_of_experts import compute_lpc
 from policy.agent import Agent
 from policy.input import observation_vector
@@ -248,7 +249,7 @@ def measure_env(task_id: str, rounds: int, seconds: float) -> str:
     return f"{task_id:24s} {statistics.median(plain):13,.0f} {statistics.median(labelled):13,.0f} {envpool:>13s}"
 
 
-def seconds_per_level(generate: Callable[[int], None], first: int, seconds: float) -> float:
+def seconds_per_level(generate: Callable[[int], object], first: int, seconds: float) -> float:
     """Generate levels from the seed `first` on for about `seconds`; return seconds per level."""
     began, level_seed = time.perf_counter(), first
     while time.perf_counter() - began < seconds or level_seed == first:
@@ -298,7 +299,9 @@ def measure_fresh_levels(task_id: str, rounds: int, seconds: float) -> str:
     config = mixture_config(task_id, 64, 40, TRAIN_LEVELS)
     prepare(task_id, TRAIN_LEVELS)
     repeated = FastTrainer(config)
-    repeated.trainer.env.generator = RememberedLevels(task_id)
+    remembered = RememberedLevels(task_id)
+    assert isinstance(repeated.trainer.env, FastBabyAIVectorEnv)
+    repeated.trainer.env.generator = remembered
     repeated.trainer.start()
     without, with_encoder = (FastTrainer(config | {"train_levels": None, "trial": 1}) for _ in range(2))
     embedding = np.zeros((1, without.trainer.agent.missions.encoder.embed_dim), np.float32)
@@ -308,7 +311,7 @@ def measure_fresh_levels(task_id: str, rounds: int, seconds: float) -> str:
         trainer.trainer.env.next_episode[:] = 10**7  # far from all levels whose missions have been met
         trainer.trainer.observations, trainer.trainer.infos = trainer.trainer.env.reset()
         trainer.update()
-    while len(repeated.trainer.env.generator.levels) < TRAIN_LEVELS:
+    while len(remembered.levels) < TRAIN_LEVELS:
         repeated.update()
     rates: list[list[float]] = [[], [], []]
     for _ in range(rounds):

@@ -9,9 +9,8 @@ what they are called with: here most arguments are constants, and numba would co
 
 import numpy as np
 from numba import from_dtype, njit, void
-from numba.extending import intrinsic
 
-from basics.compiler_cache import announce
+from basics.compiler_cache import announce, intrinsic
 from fast_babyai.random_stream import RANDOM
 from fast_babyai.state import ENV, LEVEL, MAX_INSTRS, MAX_OBJECTS, MAX_SIZE
 
@@ -81,7 +80,8 @@ ENV_TYPE, LEVEL_TYPE, TASK_TYPE, DRAFT_TYPE = (from_dtype(dtype) for dtype in (E
 def compiled(signature):
     """Compile a function that only compiled functions call, now."""
     announce()
-    return njit(signature, cache=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    # numba's stubs do not list these two options
+    return njit(signature, cache=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)  # pyright: ignore[reportCallIssue]
 
 
 @intrinsic

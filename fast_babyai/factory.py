@@ -5,11 +5,9 @@ observations, infos = env.reset(seed=0)
 observations, rewards, terminated, truncated, infos = env.step(infos["bot_action"])
 """
 
-from gymnasium.vector import VectorEnv
-
 from basics.errors import UserError
 from fast_babyai.reference import BabyAIVectorEnv, check_task, make_level_env, reset_level
-from fast_babyai.rules import BACKENDS
+from fast_babyai.rules import BACKENDS, LevelVectorEnv
 
 
 def check_backend(backend: str) -> None:
@@ -27,7 +25,7 @@ def make_vec_env(
     expert: bool = True,
     autoreset: bool = True,
     train_levels: int | None = None,
-) -> VectorEnv:
+) -> LevelVectorEnv:
     """Return `num_envs` environments of one BabyAI task, compiled (`fast`) or as minigrid has them (`minigrid`).
 
     Raises:

@@ -7,11 +7,11 @@ import functools
 from collections.abc import Iterable
 from typing import NamedTuple
 
-import gymnasium as gym
 import numpy as np
 from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX
 from minigrid.envs import babyai
 from minigrid.envs.babyai.core.levelgen import LevelGen
+from minigrid.envs.babyai.core.roomgrid_level import RoomGridLevel
 from numba import int64, njit, void
 
 from basics.errors import UserError, warn
@@ -93,7 +93,7 @@ SELECT_BY = {None: ANYHOW, "color": BY_COLOR, "loc": BY_LOCATION}
 INSTR_FORMS = {"action": ONE_ACTION, "and": TWO_ACTIONS, "seq": SEQUENCE}
 
 
-def task_parameters(env: gym.Env) -> np.ndarray | None:
+def task_parameters(env: RoomGridLevel) -> np.ndarray | None:
     """Return a TASK array of shape [1] for the levels of minigrid's `env`, or None if they are not known here: levels
     of another class, or with parameters that the compiled generator has no place for."""
     family = FAMILIES.get(type(env))
@@ -118,9 +118,9 @@ def task_parameters(env: gym.Env) -> np.ndarray | None:
     for name in ("doors_open", "distractors", "start_carrying"):
         parameters[name] = getattr(env, name, False)
     try:
-        if family.number == tasks.KEY_CORRIDOR:
+        if isinstance(env, babyai.KeyCorridor):
             parameters["object_type"] = ANY if env.obj_type is None else OBJECT_TO_IDX[env.obj_type]
-        elif family.number == tasks.OPEN_DOOR:
+        elif isinstance(env, babyai.OpenDoor):
             parameters["select_by"] = SELECT_BY[env.select_by]
         elif family.number == tasks.OPEN_TWO_DOORS:
             for name in ("first_color", "second_color"):
@@ -128,7 +128,7 @@ def task_parameters(env: gym.Env) -> np.ndarray | None:
                 parameters[name] = ANY if color is None else COLOR_TO_IDX[color]
         elif family.number == tasks.FIND_OBJ and env.num_cols != env.num_rows:
             return None
-        elif family.number == tasks.LEVEL_GEN:
+        elif isinstance(env, LevelGen):
             for name in ("locked_room_prob", "locations", "unblocking", "implicit_unlock"):
                 parameters[name] = getattr(env, name)
             parameters["num_action_kinds"] = len(env.action_kinds)
@@ -140,7 +140,7 @@ def task_parameters(env: gym.Env) -> np.ndarray | None:
     task = np.zeros(1, TASK)
     for name, value in parameters.items():
         task[name] = value
-    if family.number == tasks.LEVEL_GEN:
+    if isinstance(env, LevelGen):
         try:
             task["action_kinds"][0, : len(env.action_kinds)] = [INSTR_KINDS_BY_NAME[kind] for kind in env.action_kinds]
             task["instr_kinds"][0, : len(env.instr_kinds)] = [INSTR_FORMS[kind] for kind in env.instr_kinds]

@@ -144,7 +144,9 @@ VERBS = {GO_TO: "go to", OPEN: "open", PICK_UP: "pick up", PUT_NEXT: "put"}
 CONNECTIVES = {AND: " and ", BEFORE: ", then ", AFTER: " after you "}
 
 # The part of a LEVEL that its mission follows from
-_MISSION_FIELDS = LEVEL.names[LEVEL.names.index("num_instrs") : LEVEL.names.index("desc_many") + 1]
+assert LEVEL.fields is not None  # by name, in order: type and offset
+_FIELDS = list(LEVEL.fields)
+_MISSION_FIELDS = _FIELDS[_FIELDS.index("num_instrs") : _FIELDS.index("desc_many") + 1]
 _MISSION_START = LEVEL.fields[_MISSION_FIELDS[0]][1]
 _MISSION_END = LEVEL.fields[_MISSION_FIELDS[-1]][1] + LEVEL[_MISSION_FIELDS[-1]].itemsize
 _MISSION = np.dtype(
@@ -157,7 +159,7 @@ _MISSION = np.dtype(
 )
 
 
-def mission_text(level: np.ndarray) -> str:
+def mission_text(level: np.void) -> str:
     """Return the mission of a LEVEL record, as minigrid's instructions put it into words."""
     return _text_of(level.tobytes()[_MISSION_START:_MISSION_END])
 

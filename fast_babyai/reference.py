@@ -21,14 +21,15 @@ import copy
 import functools
 import io
 import operator
-from collections.abc import Callable, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import ClassVar, cast
 
 import gymnasium as gym
 import minigrid  # noqa: F401  (registers the BabyAI tasks)
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import concatenate
+from minigrid.envs.babyai.core.roomgrid_level import RoomGridLevel
 from minigrid.utils.baby_ai_bot import BabyAIBot
 
 from basics.errors import UserError, did_you_mean
@@ -42,6 +43,7 @@ from fast_babyai.rules import (
     OBSERVATION_SPACE,
     PLAN_LIMIT,
     RENDER_FPS,
+    LevelVectorEnv,
     training_level_seed,
 )
 
@@ -95,19 +97,20 @@ def ask_bot(bot: BabyAIBot, action_taken: int | None = None) -> int | None:
     boxes. All of them mean the same to us.
     """
     try:
-        return int(bot.replan(action_taken))
+        action = bot.replan(action_taken)
     except Exception:
         return None
+    return None if action is None else int(action)
 
 
-def make_level_env(task_id: str, max_steps: int | None = None, render_mode: str | None = None) -> gym.Env:
+def make_level_env(task_id: str, max_steps: int | None = None, render_mode: str | None = None) -> RoomGridLevel:
     """Return minigrid's own environment for a task, with `max_steps` overridden unless it is None.
 
     Raises:
         UserError: unknown task.
     """
     check_task(task_id)
-    env = gym.make(task_id, disable_env_checker=True, render_mode=render_mode).unwrapped
+    env = cast(RoomGridLevel, gym.make(task_id, disable_env_checker=True, render_mode=render_mode).unwrapped)
     _limit_agent_placements(env)
     if max_steps is not None:
         env.max_steps = max_steps
@@ -115,36 +118,37 @@ def make_level_env(task_id: str, max_steps: int | None = None, render_mode: str 
     return env
 
 
-def _limit_agent_placements(env: gym.Env) -> None:
+def _limit_agent_placements(env: RoomGridLevel) -> None:
     """Let minigrid's `env` give up where it would try forever to place the agent (see MAX_AGENT_PLACEMENTS)."""
     place_obj = env.place_obj
+    placements = vars(env)  # of the agent in a row, kept beside minigrid's own attributes for `reset_level` to see
 
     def limited_place_obj(obj, *args, **kwargs):
-        env.agent_placements = env.agent_placements + 1 if obj is None else 0
-        if env.agent_placements > MAX_AGENT_PLACEMENTS:
-            env.agent_placements = 0
+        placements["agent_placements"] = placements["agent_placements"] + 1 if obj is None else 0
+        if placements["agent_placements"] > MAX_AGENT_PLACEMENTS:
+            placements["agent_placements"] = 0
             raise RecursionError("rejection sampling failed in place_agent")
         return place_obj(obj, *args, **kwargs)
 
     env.place_obj = limited_place_obj
 
 
-def reset_level(env: gym.Env, level_seed: int) -> dict:
+def reset_level(env: RoomGridLevel, level_seed: int) -> dict:
     """Reset minigrid's environment to a level and return its observation, without what minigrid prints on the way."""
-    env.agent_placements = 0
+    vars(env)["agent_placements"] = 0
     with contextlib.redirect_stdout(io.StringIO()):
         observation, _ = env.reset(seed=level_seed)
     return observation
 
 
-def bot_solution_steps(env: gym.Env) -> int:
+def bot_solution_steps(env: RoomGridLevel) -> int:
     """Play the level `env` was just reset to with the bot alone; return the number of steps, -1 without success."""
     bot = BoundedBot(env)
     action = ask_bot(bot)
     while action is not None:
         _, reward, terminated, truncated, _ = env.step(action)
         if terminated or truncated:
-            return env.step_count if reward > 0 else -1
+            return env.step_count if float(reward) > 0 else -1
         action = ask_bot(bot, action)
     return -1
 
@@ -163,7 +167,7 @@ def _describe(cell, position) -> dict:
     return entry
 
 
-def env_context(env: gym.Env) -> dict:
+def env_context(env: RoomGridLevel) -> dict:
     """Return what plots need to know of the level that minigrid's `env` was just reset to: the `env_context` of a
     routing cache."""
     cells = [(env.grid.get(x, y), (x, y)) for x in range(env.width) for y in range(env.height)]
@@ -172,7 +176,8 @@ def env_context(env: gym.Env) -> dict:
         if cell is not None and cell.type in by_type:
             by_type[cell.type].append(_describe(cell, position))
     goals = {}
-    for description in _instruction_descriptions(env.instrs):
+    instruction = env.instrs  # pyright: ignore[reportAttributeAccessIssue]  (every level has one)
+    for description in _instruction_descriptions(instruction):
         for cell, position in zip(description.obj_set, description.obj_poss, strict=True):
             if cell.type != "wall":
                 goals[tuple(position)] = _describe(cell, position)
@@ -193,14 +198,14 @@ def env_context(env: gym.Env) -> dict:
 
 
 def render_level(
-    task_id: str, level_seed: int, actions: Sequence[int] = (), max_steps: int | None = None
+    task_id: str, level_seed: int, actions: Iterable[int] = (), max_steps: int | None = None
 ) -> np.ndarray:
     """Return minigrid's picture (uint8 [height, width, 3]) of a level after the given actions."""
     env = make_level_env(task_id, max_steps, render_mode="rgb_array")
     reset_level(env, level_seed)
     for action in actions:
         env.step(int(action))
-    return env.render()
+    return cast(np.ndarray, env.render())
 
 
 class BabyAIEnv(gym.Env):
@@ -296,7 +301,7 @@ class BabyAIEnv(gym.Env):
         return info
 
     def render(self) -> np.ndarray:
-        return self.env.render()
+        return cast(np.ndarray, self.env.render())
 
 
 def unsolvable_task(task_id: str) -> UserError:
@@ -307,12 +312,15 @@ def unsolvable_task(task_id: str) -> UserError:
     )
 
 
-class BabyAIVectorEnv(SyncVectorEnv):
+class BabyAIVectorEnv(SyncVectorEnv, LevelVectorEnv):
     """`num_envs` environments of one task, stepped one after the other (see the module's docstring).
 
     With `autoreset` (SAME_STEP), `reset(seed=S)` starts the training levels of seed S; without, `reset(seed=[...])`
     plays exactly the given levels, and `options={"reset_mask": bool [N]}` restarts some of the environments.
     """
+
+    envs: list[BabyAIEnv]
+    _env_obs: list[dict]
 
     def __init__(
         self,
@@ -329,13 +337,13 @@ class BabyAIVectorEnv(SyncVectorEnv):
             autoreset_mode=AutoresetMode.SAME_STEP if autoreset else AutoresetMode.DISABLED,
         )
 
-    def reset(self, *, seed: int | Sequence[int] | None = None, options: dict | None = None):
-        if seed is not None and not isinstance(seed, (Sequence, np.ndarray)):
-            self._start_levels(operator.index(seed))
-            seed = None
+    def reset(self, *, seed: int | Sequence[int] | np.ndarray | None = None, options: dict | None = None):
+        level_seeds: list[int | None] | None = None
+        if isinstance(seed, (Sequence, np.ndarray)):
+            level_seeds = [int(level_seed) for level_seed in seed]
         elif seed is not None:
-            seed = [int(level_seed) for level_seed in seed]
-        return super().reset(seed=seed, options=options)
+            self._start_levels(operator.index(seed))
+        return super().reset(seed=level_seeds, options=options)
 
     def _start_levels(self, seed: int) -> None:
         self._seed = seed
@@ -373,7 +381,7 @@ class BabyAIVectorEnv(SyncVectorEnv):
             env.plan_failures = int(state["plan_failures"][index])
             infos = self._add_info(infos, env._info(), index)
         observations = concatenate(self.single_observation_space, self._env_obs, self._observations)
-        return copy.deepcopy(observations), infos
+        return cast(dict[str, np.ndarray], copy.deepcopy(observations)), infos
 
     @property
     def next_episode(self) -> np.ndarray:

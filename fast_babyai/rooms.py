@@ -8,7 +8,7 @@ are 0 right, 1 down, 2 left, 3 up. Where minigrid raises RecursionError or Rejec
 import numpy as np
 from minigrid.core.constants import COLOR_NAMES, COLOR_TO_IDX
 from numba import boolean, int64, void
-from numba.types import UniTuple
+from numba.core.types import UniTuple
 
 from fast_babyai.draft import DRAFT_TYPE, ENV_TYPE, MAX_ROOMS, Rejected, compiled, stay_out_of_line
 from fast_babyai.random_stream import integers

@@ -1,9 +1,11 @@
 """What the readable environment and its compiled twin must agree on. Imports nothing of the project."""
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 from gymnasium import spaces
+from gymnasium.vector import VectorEnv
 
 BACKENDS = ("fast", "minigrid")  # compiled, or minigrid's own
 
@@ -49,3 +51,29 @@ def training_level_seed(seed: int, env_index: int, num_envs: int, episode: int, 
         return place
     level_pass, place = divmod(place, train_levels)
     return place if level_pass == 0 else int(_shuffled_levels(seed, level_pass, train_levels)[place])
+
+
+class LevelVectorEnv(VectorEnv):
+    """The interface of both forms, beyond gymnasium's: what `factory.make_vec_env` returns.
+
+    Attributes:
+        next_episode: each environment's next episode, by number, int64 [N].
+        env_contexts: of the running episodes, one per environment: the `env_context` of a routing cache.
+    """
+
+    next_episode: np.ndarray
+    env_contexts: Sequence[dict]
+
+    def reset(
+        self, *, seed: int | Sequence[int] | np.ndarray | None = None, options: dict | None = None
+    ) -> tuple[dict, dict]:
+        """Begin the training levels of a seed, or play exactly the given level seeds; return observations and infos."""
+        raise NotImplementedError
+
+    def get_state(self) -> dict[str, np.ndarray]:
+        """Return all that `set_state` needs to go on from here, in an environment of the same arguments."""
+        raise NotImplementedError
+
+    def set_state(self, state: dict[str, np.ndarray]) -> tuple[dict, dict]:
+        """Go on from a state of `get_state`; return observations and infos, as `reset` does."""
+        raise NotImplementedError

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from minigrid.core.constants import IDX_TO_COLOR, IDX_TO_OBJECT
 from numba import njit
@@ -22,6 +22,7 @@ from fast_babyai.rules import (
     NUM_ACTIONS,
     OBSERVATION_SPACE,
     RENDER_FPS,
+    LevelVectorEnv,
     training_level_seed,
 )
 from fast_babyai.state import EMPTY, ENV, FIRST_INSTR, LEVEL, MAX_SIZE, PUT_NEXT, T_BALL, T_BOX, T_DOOR, T_KEY, WALL
@@ -114,7 +115,7 @@ def longer(history: np.ndarray) -> np.ndarray:
     return np.pad(history, ((0, 0), (0, history.shape[1])), constant_values=NO_ACTION)
 
 
-class FastBabyAIVectorEnv(VectorEnv):
+class FastBabyAIVectorEnv(LevelVectorEnv):
     """N environments of one BabyAI task, compiled.
 
     Observations (a Dict space): `image` uint8 [N, 7, 7, 3], `direction` int64 [N], `carrying` int8 [N]. Actions:
@@ -175,7 +176,7 @@ class FastBabyAIVectorEnv(VectorEnv):
         self._everywhere = np.ones(num_envs, bool)  # where infos tell something: gymnasium's masks
         self._everywhere.flags.writeable = False
 
-    def reset(self, *, seed: int | Sequence[int] | None = None, options: dict | None = None):
+    def reset(self, *, seed: int | Sequence[int] | np.ndarray | None = None, options: dict | None = None):
         mask = np.ones(self.num_envs, bool)
         if options is not None and "reset_mask" in options:
             mask = np.asarray(options["reset_mask"])
@@ -186,14 +187,14 @@ class FastBabyAIVectorEnv(VectorEnv):
         if isinstance(seed, Sequence | np.ndarray):
             if len(seed) != self.num_envs:
                 raise ValueError(f"{len(seed)} level seeds for {self.num_envs} environments")
-            for index in np.flatnonzero(mask):
+            for index in np.flatnonzero(mask).tolist():
                 self._take_level(index, int(seed[index]))
         else:
             if seed is not None or self._seed is None:
                 self._seed = int(np.random.default_rng().integers(2**31)) if seed is None else operator.index(seed)
                 self.next_episode[:] = 0
                 self._plan_failures[:] = 0
-            for index in np.flatnonzero(mask):
+            for index in np.flatnonzero(mask).tolist():
                 self._take_next_solvable_level(index)
         begin_episodes(self._envs, self._bots, self._levels, self._outputs, mask, self.expert)
         self._begun = True
@@ -218,7 +219,7 @@ class FastBabyAIVectorEnv(VectorEnv):
             return self._observations(), rewards, terminated, truncated, self._infos()
         done = terminated | truncated
         final = self._final_infos(done)
-        for index in np.flatnonzero(done):
+        for index in np.flatnonzero(done).tolist():
             self._take_next_solvable_level(index)
         begin_episodes(self._envs, self._bots, self._levels, outputs, done, self.expert)
         return self._observations(), rewards, terminated, truncated, self._infos() | final
@@ -256,9 +257,10 @@ class FastBabyAIVectorEnv(VectorEnv):
         self._history[index] = NO_ACTION
 
     def _take_next_solvable_level(self, index: int) -> None:
+        seed = 0 if self._seed is None else self._seed  # none yet where only certain levels were asked for
         for _ in range(MAX_UNSOLVABLE_IN_A_ROW):
             episode = int(self.next_episode[index])
-            level_seed = training_level_seed(self._seed, index, self.num_envs, episode, self.train_levels)
+            level_seed = training_level_seed(seed, index, self.num_envs, episode, self.train_levels)
             self.next_episode[index] += 1
             self._take_level(index, int(level_seed))
             if self._bot_steps[index] >= 0:
@@ -339,7 +341,7 @@ class LevelContexts(Sequence):
         return level_context(self._levels[index])
 
 
-def level_context(level: np.ndarray) -> dict:
+def level_context(level: np.void) -> dict:
     """Return the `env_context` of a LEVEL record, as `reference.env_context` does of minigrid's environment."""
     env = np.zeros(1, ENV)
     start_level(env[0], level)
@@ -386,7 +388,7 @@ def level_context(level: np.ndarray) -> dict:
     }
 
 
-def _descriptions_as_named(level: np.ndarray) -> list[int]:
+def _descriptions_as_named(level: np.void) -> list[int]:
     """Return a level's descriptions in the order in which the mission names its parts."""
 
     def of_part(part: int) -> list[int]:

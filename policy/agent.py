@@ -14,7 +14,7 @@ from basics.extensions import choose, load_extensions
 from mixture_of_experts import Expert, MixtureOfExpertsPolicy, Router
 from policy.compiled.initialisation import initialise, principal_components
 from policy.compiled.operations import linear
-from policy.compiled.policies import accelerate
+from policy.compiled.policies import PackedPolicy, accelerate
 from policy.gru_policy import GRUPolicy
 from policy.language import MissionEncoder
 from policy.missions import MissionFeatures, MissionTable
@@ -99,7 +99,7 @@ class Agent(nn.Module):
         """Per layer, its experts' hidden sizes; empty for a policy without routers."""
         return self.policy.expert_hidden_sizes
 
-    def mission_features(self, packed: RecurrentPolicy, learn: bool = True) -> MissionFeatures:
+    def mission_features(self, packed: RecurrentPolicy | PackedPolicy, learn: bool = True) -> MissionFeatures:
         """Return the mission features of a packed policy (`pack` of `fast_policy`), none computed yet.
 
         Args:

@@ -40,6 +40,8 @@ class ObservationEncoder(nn.Module):
     that minigrid gave them, size 49 * 20 + 5 = 985.
     """
 
+    starts: Tensor
+
     def __init__(self, obs_encoding: str):
         super().__init__()
         self.onehot = obs_encoding == "onehot"
@@ -64,6 +66,8 @@ class CellAttention(nn.Module):
     scores are about as large as one-hot features from the first update on; products of two small things would take long
     to grow.
     """
+
+    looks: Tensor
 
     def __init__(self, lang_dim: int, heads: int = 4, key_size: int = 32):
         super().__init__()

@@ -5,17 +5,22 @@ rounded to float32: what differs between processors, numbers of threads and comp
 rounding takes away (all but about one number in 10**8), so that the same seed meets the same embeddings everywhere.
 """
 
+import functools
 import hashlib
 import importlib.util
 import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from basics.errors import UserError, warn
 from basics.files import cache_folder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 HUB_TIMEOUT = 5.0  # seconds
 ENCODED_AT_ONCE = 32  # missions in a batch
@@ -118,7 +123,6 @@ class MissionEncoder:
 
     def __init__(self, name: str, fallback: str | None = None):
         self.name, self.folder = find_encoder(name, fallback)
-        self._model = None
         self._kept = KeptEmbeddings(self.name, self.folder)
         self.probes = self.embed(PROBES)
         self.embed_dim = self.probes.shape[1]
@@ -130,8 +134,9 @@ class MissionEncoder:
     def embed(self, missions: Iterable[str]) -> np.ndarray:
         """Return float32 [number of missions, embed_dim]."""
         missions = list(missions)
-        known = {mission: self._kept.find(mission) for mission in dict.fromkeys(missions)}
-        new = [mission for mission, embedding in known.items() if embedding is None]
+        found = {mission: self._kept.find(mission) for mission in dict.fromkeys(missions)}
+        known = {mission: embedding for mission, embedding in found.items() if embedding is not None}
+        new = [mission for mission in found if mission not in known]
         for start in range(0, len(new), ENCODED_AT_ONCE):
             batch = new[start : start + ENCODED_AT_ONCE]
             embeddings = dict(zip(batch, self._encode(batch), strict=True))
@@ -141,12 +146,12 @@ class MissionEncoder:
 
     @torch.no_grad()
     def _encode(self, missions: list[str]) -> np.ndarray:
-        if self._model is None:
-            self._load_model()
-        tokens = self._tokenizer(missions, return_tensors="pt", padding=True)
-        return self._model(**tokens).last_hidden_state[:, 0].float().numpy()
+        tokenizer, model = self._tokenizer_and_model
+        tokens = tokenizer(missions, return_tensors="pt", padding=True)
+        return model(**tokens).last_hidden_state[:, 0].float().numpy()
 
-    def _load_model(self) -> None:
+    @functools.cached_property
+    def _tokenizer_and_model(self) -> "tuple[PreTrainedTokenizerBase, PreTrainedModel]":
         import transformers  # takes seconds to import, and a warm cache never needs it
 
         transformers.utils.logging.disable_progress_bar()
@@ -155,21 +160,22 @@ class MissionEncoder:
             config = transformers.AutoConfig.from_pretrained(self.folder, **settings)
             if config.is_encoder_decoder:
                 raise ValueError(f"it is a {config.model_type} model with a decoder, not a sentence encoder")
-            self._tokenizer = transformers.AutoTokenizer.from_pretrained(self.folder, **settings)
-            self._model = transformers.AutoModel.from_pretrained(self.folder, dtype=torch.float64, **settings).eval()
-            tokens = self._tokenizer(list(PROBES), return_tensors="pt", padding=True)
-            if len(self._model(**tokens).last_hidden_state) != len(PROBES):
+            tokenizer = transformers.AutoTokenizer.from_pretrained(self.folder, **settings)
+            model = transformers.AutoModel.from_pretrained(self.folder, dtype=torch.float64, **settings).eval()
+            tokens = tokenizer(list(PROBES), return_tensors="pt", padding=True)
+            if len(model(**tokens).last_hidden_state) != len(PROBES):
                 raise ValueError("it is no sentence encoder")
         except Exception as error:  # files that are damaged or of another kind fail in more ways than can be listed
             reason = " ".join(str(error).split())[:300] or type(error).__name__
             raise UserError(f"lang_encoder {self.folder} cannot be loaded: {reason}") from None
+        return tokenizer, model
 
     def check_same(self, probes: torch.Tensor) -> None:
         """Raise a UserError unless this encoder's embeddings of PROBES are `probes` [P, embed_dim], of a checkpoint:
         with another one, or a damaged copy, a policy would be told of other missions than it was trained on."""
-        probes = probes.float().numpy()
-        size = np.abs(probes).max(initial=0.0)
-        if probes.shape != self.probes.shape or not (np.abs(probes - self.probes).max() <= SAME_ENCODER * size):
+        theirs = probes.float().numpy()
+        size = np.abs(theirs).max(initial=0.0)
+        if theirs.shape != self.probes.shape or not (np.abs(theirs - self.probes).max() <= SAME_ENCODER * size):
             raise UserError(
                 f"the encoder {self.name} in {self.folder} gives missions other embeddings than the one that this"
                 " checkpoint was trained with: name an unchanged copy of that one with --lang_encoder"

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from policy.input import InputProjection
+
 RoutingRule = Callable[[int, Tensor, int | slice], Tensor]
 """rule(layer, weights, t) -> the weights to use in place of a router's: both [B, E] for timestep t of an unroll, or
 both [T, B, E] for all of them at once, when t is `slice(None)`. Lesions and expert dropout are rules."""
@@ -36,11 +38,13 @@ class RecurrentPolicy(nn.Module):
     """Base class of policies.
 
     Attributes:
+        input_projection: what meets observation and mission first.
         state_sizes: per layer, how many numbers of state an agent has.
         expert_hidden_sizes: per layer, its experts' hidden sizes; empty for a policy without routers.
         expert_costs: per layer, the cost of each of its experts (`compute_lpc`); empty for a policy without routers.
     """
 
+    input_projection: InputProjection
     state_sizes: Sequence[int]
     expert_hidden_sizes: Sequence[Sequence[int]] = ()
     expert_costs: Sequence[Sequence[float]] = ()

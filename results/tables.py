@@ -99,7 +99,7 @@ def read_metrics(path: os.PathLike | str) -> "pd.DataFrame":
     return _frame(path, [*METRICS_COLUMNS, *columns], rows, types, problems)
 
 
-def read_result_rows(path: os.PathLike | str) -> list[dict[str, str]]:
+def read_result_rows(path: os.PathLike | str) -> Sequence[dict[str, str]]:
     """Return the rows of a results CSV as text, without pandas; no rows where there is no file yet.
 
     Raises:
@@ -235,7 +235,7 @@ def _parse_csv(
     return header, rows
 
 
-class _Row(dict):
+class _Row(dict[str, str]):
     """The text of a line's cells, by column."""
 
     def __init__(self, line: int, cells: Iterable[tuple[str, str]]):

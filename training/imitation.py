@@ -23,6 +23,7 @@ from mixture_of_experts import drop_experts
 from policy.agent import Agent, choose_device
 from policy.compiled.adam import Adam
 from policy.compiled.operations import sample
+from policy.compiled.policies import PackedPolicy
 from policy.input import OBSERVATION_SIZE, observation_vector
 from policy.language import MissionEncoder
 from policy.recurrent_policy import RecurrentPolicy, RoutingRule
@@ -53,7 +54,7 @@ class Rollout(NamedTuple):
     label: Tensor
     state: list[Tensor]
     rule: RoutingRule | None
-    policy: RecurrentPolicy
+    policy: RecurrentPolicy | PackedPolicy
 
 
 def learning_rate(update: int, config: Mapping[str, Any]) -> float:
@@ -199,8 +200,8 @@ class Trainer:
 
     def learn(self, rollout: Rollout) -> None:
         """Make one gradient step on what the bot would have done along a rollout."""
-        policy, *steps = rollout.policy, rollout.observation, rollout.features, rollout.mission
-        output = policy.unroll(*steps, rollout.state, rollout.not_done, rollout.rule)
+        steps = rollout.observation, rollout.features, rollout.mission
+        output = rollout.policy.unroll(*steps, rollout.state, rollout.not_done, rollout.rule)
         measured = imitation_losses(self.agent.policy, output, rollout, self.config)
 
         for group in self.optimizer.param_groups:

@@ -24,7 +24,7 @@ class MetricsLog:
         self.is_written = True
         if since_update > 0 and self.path.exists():
             rows = tables.read_metrics(self.path).to_dict("records")
-            self.rows = [row for row in rows if row["update"] <= since_update]
+            self.rows = [{str(name): row[name] for name in row} for row in rows if row["update"] <= since_update]
         self.copies = [copy(config, folder, since_update) for name, copy in COPIES.items() if config.get(name)]
 
     def add(self, row: dict[str, float], write: bool = True) -> None:
@@ -72,7 +72,7 @@ def _tensorboard(config: Mapping[str, Any], folder: Path, since_update: int):
 def _wandb(config: Mapping[str, Any], folder: Path, since_update: int):
     """Return what logs a row to Weights & Biases, and what ends that."""
     try:
-        import wandb
+        import wandb  # pyright: ignore[reportMissingImports]  (optional)
     except ImportError:
         warn(f"not logging to wandb_project {config['wandb_project']!r}: the package wandb is not installed")
         return None

@@ -62,6 +62,7 @@ class MissionsAhead:
                 cwd=Path(__file__).parent.parent,
                 start_new_session=True,  # Ctrl-C is for the program, which still encodes missions while it saves
             )
+        assert self._process.stdin is not None  # a pipe
         try:
             self._process.stdin.write(f"{place}\n")
             self._process.stdin.flush()
@@ -72,6 +73,7 @@ class MissionsAhead:
     def close(self) -> None:
         """End the process."""
         if self._process is not None:
+            assert self._process.stdin is not None  # a pipe
             self._process.kill()  # its writes are SQLite's transactions: there is nothing that it could leave half done
             self._process.wait()
             with contextlib.suppress(OSError):

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from basics.config import LARGEST_INT, is_text, legacy_config, shown
 from basics.errors import UserError
@@ -48,7 +48,8 @@ def newest_checkpoint(config: Mapping[str, Any]) -> tuple[Path, dict] | None:
     if not refs:
         return None
     final = checkpoints.load_checkpoint(refs[-1].path)
-    if refs[-1].update is None and len(refs) > 1 and refs[-2].update > updates_done(final):
+    newest_numbered = refs[-2].update if len(refs) > 1 and refs[-1].update is None else None
+    if newest_numbered is not None and newest_numbered > updates_done(final):
         return refs[-2].path, checkpoints.load_checkpoint(refs[-2].path)
     return refs[-1].path, final
 
@@ -198,7 +199,7 @@ def _kind(tensor: "torch.Tensor") -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: Any) -> TypeGuard[int]:
     return type(value) is int and 0 <= value <= LARGEST_INT
 
 

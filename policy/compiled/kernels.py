@@ -10,8 +10,8 @@ import math
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
-from numba.extending import intrinsic
 
+from basics.compiler_cache import intrinsic
 from policy.compiled.products import add_product
 
 ZERO, ONE, TWO = np.float32(0), np.float32(1), np.float32(2)

@@ -1,12 +1,13 @@
 """A mixture layer: its router's and its experts' GRUs side by side, then routing, then the mixture of outputs."""
 
 from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mixture_of_experts import MoELayer
+from mixture_of_experts import Expert, MoELayer
 from policy.compiled.buffers import aligned_zeros, batch_first, batch_last
 from policy.compiled.kernels import layer_forward, mix, mix_backward, route, route_backward
 from policy.compiled.recurrence import GRUs, RecurrenceBuffers, recur
@@ -44,11 +45,11 @@ class _Route(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_hidden, grad_routing):
         buffers, grad_hidden = ctx.buffers, batch_last(grad_hidden)
-        grads = [aligned_zeros(*array.shape) for array in ctx.weights]
+        grad_weight, grad_bias = (aligned_zeros(*array.shape) for array in ctx.weights)
         d_scores = aligned_zeros(*buffers.routing[0].shape)
         arrays = (buffers.recurrence.after, ctx.weights[0], buffers.routing, batch_last(grad_routing), grad_hidden)
-        route_backward(*arrays, *grads, d_scores)
-        return batch_first(grad_hidden), *map(torch.from_numpy, grads), None
+        route_backward(*arrays, grad_weight, grad_bias, d_scores)
+        return batch_first(grad_hidden), torch.from_numpy(grad_weight), torch.from_numpy(grad_bias), None
 
 
 class _Mix(torch.autograd.Function):
@@ -63,13 +64,14 @@ class _Mix(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_output):
         (projections, inputs, used), hidden = ctx.arrays, ctx.buffers.recurrence.after
-        grads = [torch.empty(array.shape).numpy() for array in (inputs, hidden, used)]
+        grad_inputs, grad_hidden, grad_used = (torch.empty(array.shape).numpy() for array in (inputs, hidden, used))
         grad_projections = aligned_zeros(*projections.shape)
         mix_backward(
             ctx.sizes, projections, inputs, hidden, ctx.first, used, batch_last(grad_output),
-            *grads, grad_projections, ctx.buffers.weighted,
+            grad_inputs, grad_hidden, grad_used, grad_projections, ctx.buffers.weighted,
         )  # fmt: skip
-        return *map(batch_first, grads), torch.from_numpy(grad_projections), None, None, None
+        grads = batch_first(grad_inputs), batch_first(grad_hidden), batch_first(grad_used)
+        return *grads, torch.from_numpy(grad_projections), None, None, None
 
 
 class PackedLayer:
@@ -82,15 +84,16 @@ class PackedLayer:
 
     def __init__(self, layer: MoELayer, buffers: LayerBuffers):
         self.router, self.buffers = layer.router, buffers
-        recurrent = [expert for expert in layer.experts if expert.state_size > 0]
+        experts = cast(list[Expert], list(layer.experts))  # a ModuleList does not say what is in it
+        recurrent = [expert for expert in experts if expert.state_size > 0]
         self.grus: list[nn.GRU] = [layer.router.gru, *(expert.gru for expert in recurrent)]
         self.weights = GRUs.of(self.grus)
-        self.sizes = np.array([expert.state_size for expert in layer.experts])
+        self.sizes = np.array([expert.state_size for expert in experts])
         self.first = layer.router.state_size
         self.router_weights = layer.router.fc.weight.detach().numpy(), layer.router.fc.bias.detach().numpy()
         with torch.enable_grad():
             no_bias = layer.router.fc.weight.new_zeros(layer.router.gru.input_size)
-            biases = [expert.projection.bias if expert.state_size > 0 else no_bias for expert in layer.experts]
+            biases = [expert.projection.bias if expert.state_size > 0 else no_bias for expert in experts]
             columns = [*(expert.projection.weight for expert in recurrent), torch.stack(biases, dim=1)]
             self.projections = torch.cat(columns, dim=1)
         self.projection_array = self.projections.detach().numpy()
@@ -110,15 +113,15 @@ class PackedLayer:
         """
         buffers, recurrence = self.buffers, self.buffers.recurrence
         weights = used = buffers.weights[t]
-        state = recurrence.array_of(state)
+        before = recurrence.array_of(state)
         if rule is None:
             layer_forward(
                 t, *self.weights, *self.router_weights, self.sizes, self.projection_array,
-                inputs, state, not_done, recurrence.gates, recurrence.after, recurrence.before,
+                inputs, before, not_done, recurrence.gates, recurrence.after, recurrence.before,
                 buffers.routing, buffers.weighted, buffers.output,
             )  # fmt: skip
         else:
-            hidden = recurrence.step(t, inputs, state, not_done, self.weights)
+            hidden = recurrence.step(t, inputs, before, not_done, self.weights)
             route(hidden, *self.router_weights, buffers.routing[t])
             used = rule(weights)
             arrays = (inputs, hidden, self.first, batch_last(used))

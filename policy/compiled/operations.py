@@ -60,7 +60,8 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        return tuple(map(torch.from_numpy, _linear_backward(*ctx.arrays, grad.numpy())))
+        inputs, weight = ctx.arrays
+        return tuple(map(torch.from_numpy, _linear_backward(inputs, weight, grad.numpy())))
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:

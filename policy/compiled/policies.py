@@ -1,9 +1,10 @@
 """`accelerate`: a policy's compiled twin, where it is made of parts that have one."""
 
 from abc import ABC, abstractmethod
+from typing import cast
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from basics.errors import warn
 from mixture_of_experts import Expert, MixtureOfExpertsPolicy, MoELayer, Router
@@ -23,7 +24,7 @@ SLOWER = 3.6  # times per env-step of the definition, measured at 64 environment
 class CompiledPolicy(ABC):
     """The interface of `RecurrentPolicy`, compiled; it computes with the parameters of the policy it was made of."""
 
-    def __init__(self, policy: RecurrentPolicy):
+    def __init__(self, policy: MixtureOfExpertsPolicy | GRUPolicy):
         self.policy = policy
         self.initial_state = policy.initial_state
         self._buffers: dict[tuple[int, int], tuple] = {}
@@ -50,7 +51,7 @@ class PackedPolicy(ABC):
     `unroll` learns from the timesteps that `step` has run: if all were, it computes nothing of them again.
     """
 
-    def __init__(self, policy: RecurrentPolicy, steps: int, input_buffers: InputBuffers):
+    def __init__(self, policy: MixtureOfExpertsPolicy | GRUPolicy, steps: int, input_buffers: InputBuffers):
         self.policy, self.steps, self.steps_run = policy, steps, 0
         self.input = PackedInput(policy.input_projection, input_buffers)
         self.head = policy.head.weight.detach().numpy(), policy.head.bias.detach().numpy()
@@ -97,17 +98,27 @@ class PackedPolicy(ABC):
         return PolicyOutput(linear(hidden, self.policy.head.weight, self.policy.head.bias), *result)
 
     @abstractmethod
-    def _step(self, t, inputs, state, not_done, rule) -> tuple[np.ndarray, list, list, list]:
+    def _step(
+        self, t: int, inputs: np.ndarray, state: list[Tensor], not_done: np.ndarray, rule: RoutingRule | None
+    ) -> tuple[np.ndarray, list[Tensor], list[Tensor], list[Tensor]]:
         """What the head reads [size, B], state, routing and used routing of timestep t."""
 
     @abstractmethod
-    def _unroll(self, inputs, state, not_done, rule) -> tuple[Tensor, list, list, list]:
+    def _unroll(
+        self, inputs: Tensor, state: list[Tensor], not_done: Tensor, rule: RoutingRule | None
+    ) -> tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]]:
         """The same of all timesteps, as part of the graph."""
 
 
+def _layers(policy: MixtureOfExpertsPolicy) -> list[MoELayer]:
+    return cast(list[MoELayer], list(policy.moe_layers))  # a ModuleList does not say what is in it
+
+
 class CompiledMixture(CompiledPolicy):
+    policy: MixtureOfExpertsPolicy
+
     def _new_buffers(self, steps, batch):
-        layers = [LayerBuffers(steps, batch, layer) for layer in self.policy.moe_layers]
+        layers = [LayerBuffers(steps, batch, layer) for layer in _layers(self.policy)]
         return InputBuffers(steps, batch, self.policy.input_projection), layers
 
     def _packed(self, steps, input_buffers, layer_buffers):
@@ -115,9 +126,9 @@ class CompiledMixture(CompiledPolicy):
 
 
 class PackedMixture(PackedPolicy):
-    def __init__(self, policy, steps, input_buffers, layer_buffers):
+    def __init__(self, policy: MixtureOfExpertsPolicy, steps, input_buffers, layer_buffers: list[LayerBuffers]):
         super().__init__(policy, steps, input_buffers)
-        self.layers = [PackedLayer(*pair) for pair in zip(policy.moe_layers, layer_buffers, strict=True)]
+        self.layers = [PackedLayer(*pair) for pair in zip(_layers(policy), layer_buffers, strict=True)]
 
     def _step(self, t, hidden, state, not_done, rule):
         results = []
@@ -137,6 +148,8 @@ class PackedMixture(PackedPolicy):
 
 
 class CompiledGRU(CompiledPolicy):
+    policy: GRUPolicy
+
     def _new_buffers(self, steps, batch):
         sizes = [self.policy.gru.hidden_size]
         return InputBuffers(steps, batch, self.policy.input_projection), RecurrenceBuffers(steps, batch, sizes)
@@ -146,7 +159,9 @@ class CompiledGRU(CompiledPolicy):
 
 
 class PackedGRU(PackedPolicy):
-    def __init__(self, policy, steps, input_buffers, buffers):
+    policy: GRUPolicy
+
+    def __init__(self, policy: GRUPolicy, steps, input_buffers, buffers: RecurrenceBuffers):
         super().__init__(policy, steps, input_buffers)
         self.weights, self.buffers = GRUs.of([policy.gru]), buffers
 
@@ -176,18 +191,16 @@ def accelerate(policy: RecurrentPolicy) -> RecurrentPolicy | CompiledPolicy:
         return policy
     if type(policy) is GRUPolicy and type(policy.input_projection) is InputProjection:
         return CompiledGRU(policy)
-    unknown = []
-    if type(policy) is not MixtureOfExpertsPolicy:
-        unknown.append(f"policy {type(policy).__name__}")
-    else:
-        parts = [(policy.input_projection, InputProjection)]
-        for layer in policy.moe_layers:
+    unknown = [f"policy {type(policy).__name__}"]
+    if type(policy) is MixtureOfExpertsPolicy:
+        parts: list[tuple[nn.Module, type]] = [(policy.input_projection, InputProjection)]
+        for layer in _layers(policy):
             parts += [(layer, MoELayer), (layer.router, Router), *((expert, Expert) for expert in layer.experts)]
-        unknown += dict.fromkeys(type(part).__name__ for part, known in parts if type(part) is not known)
-    if unknown:
-        warn(
-            f"no compiled twin for {', '.join(unknown)}: the policy runs by its definition, which takes about"
-            f" {SLOWER} times as long per step"
-        )
-        return policy
-    return CompiledMixture(policy)
+        unknown = dict.fromkeys(type(part).__name__ for part, known in parts if type(part) is not known)
+        if not unknown:
+            return CompiledMixture(policy)
+    warn(
+        f"no compiled twin for {', '.join(unknown)}: the policy runs by its definition, which takes about"
+        f" {SLOWER} times as long per step"
+    )
+    return policy

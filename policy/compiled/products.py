@@ -11,14 +11,14 @@ import llvmlite.binding
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils, config
-from numba.extending import intrinsic
 
-import basics.compiler_cache  # noqa: F401  (before the first njit)
+from basics.compiler_cache import intrinsic
 
 
 def _has_wide_vectors() -> bool:
-    features = config.CPU_FEATURES
-    if config.CPU_NAME in (None, "host") and features is None:
+    # numba makes these settings as it reads the environment
+    name, features = config.CPU_NAME, config.CPU_FEATURES  # pyright: ignore[reportAttributeAccessIssue]
+    if name in (None, "host") and features is None:
         return bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))
     return "+avx512f" in (features or "")
 

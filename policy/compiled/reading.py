@@ -5,14 +5,16 @@ look in only 198 ways, what a mission makes of cells is a table, which the atten
 not one-hot (`raw`), or that the mission scales (`film`), are multiplied as they are.
 """
 
+from typing import cast
+
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from policy.compiled.buffers import aligned_zeros, batch_first, batch_last
 from policy.compiled.kernels import read_backward, read_forward
 from policy.compiled.operations import layer_norm, linear, product
-from policy.input import CELL_CHANNELS, LOOKS, InputProjection
+from policy.input import CELL_CHANNELS, LOOKS, CellAttention, InputProjection
 
 
 class InputBuffers:
@@ -43,8 +45,11 @@ class _Read(torch.autograd.Function):
     def backward(ctx, grad_output):
         (observation, starts, mission), (_, look_scores, of_scores, _) = ctx.arrays, ctx.weights
         grads = [aligned_zeros(*weight.shape) for weight in ctx.weights]
-        arrays = (observation, *CELL_CHANNELS[1:], starts, mission, look_scores, of_scores, batch_last(grad_output))
-        read_backward(*arrays, *grads, ctx.buffers.scores, ctx.buffers.by_row)
+        grad_of_missions, grad_look_scores, grad_of_scores, grad_table = grads
+        read_backward(
+            observation, *CELL_CHANNELS[1:], starts, mission, look_scores, of_scores, batch_last(grad_output),
+            grad_of_missions, grad_look_scores, grad_of_scores, grad_table, ctx.buffers.scores, ctx.buffers.by_row,
+        )  # fmt: skip
         return None, None, None, *map(torch.from_numpy, grads), None
 
 
@@ -61,20 +66,20 @@ class PackedInput:
             self.of_features, self.of_mission, self.of_scores = (
                 projection.weight.t().contiguous().split(projection.sizes)
             )
-            self.keys = None if projection.attention is None else self._keys()
+            self.keys = None if projection.attention is None else self._keys(projection.attention)
         self.adds_rows = projection.encoder.onehot and projection.film is None
-        self.fixed = [tensor.detach().numpy() for tensor in (self.of_scores, self.of_features)]
+        self.fixed = self.of_scores.detach().numpy(), self.of_features.detach().numpy()
         self.starts = projection.encoder.starts
 
-    def _keys(self) -> Tensor:
-        first, _, second = self.projection.attention.key
-        hidden = linear(self.projection.attention.looks, first.weight, first.bias).relu()
+    def _keys(self, attention: CellAttention) -> Tensor:
+        first, _, second = cast(tuple[nn.Linear, nn.ReLU, nn.Linear], tuple(attention.key))
+        hidden = linear(attention.looks, first.weight, first.bias).relu()
         return layer_norm(linear(hidden, second.weight, second.bias))
 
     def mission_features(self, language: Tensor) -> tuple[Tensor, ...]:
         projection, attention = self.projection, self.projection.attention
         output = linear(language, self.of_mission.t(), projection.bias)
-        if attention is None:
+        if attention is None or self.keys is None:
             look_scores = output.new_zeros(len(output), 0, LOOKS)
         else:
             queries = linear(language, attention.query.weight, attention.query.bias).unflatten(

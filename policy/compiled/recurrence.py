@@ -77,13 +77,13 @@ class Recurrence(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad_after):
-        (inputs, state, not_done), buffers = ctx.arrays, ctx.buffers
+        (inputs, state, not_done), grus, buffers = ctx.arrays, ctx.grus, ctx.buffers
         grad_inputs, grad_state = aligned_zeros(*inputs.shape), aligned_zeros(*state.shape)
-        grad_weights = [tuple(aligned_zeros(*weight.shape) for weight in kind) for kind in ctx.grus]
+        grad_weights = GRUs._make(tuple(aligned_zeros(*weight.shape) for weight in kind) for kind in grus)
         d_gates, d_biases = aligned_zeros(*buffers.gates[0].shape), aligned_zeros(*buffers.gates[0].shape)
         gru_backward(
-            *ctx.grus[:2], inputs, state, not_done, buffers.gates, buffers.after, batch_last(grad_after),
-            grad_inputs, grad_state, *grad_weights, buffers.before, d_gates, d_biases,
+            grus.weight_ih, grus.weight_hh, inputs, state, not_done, buffers.gates, buffers.after,
+            batch_last(grad_after), grad_inputs, grad_state, *grad_weights, buffers.before, d_gates, d_biases,
         )  # fmt: skip
         flat = (torch.from_numpy(grad) for kind in grad_weights for grad in kind)
         return batch_first(grad_inputs), batch_first(grad_state), None, None, None, *flat
