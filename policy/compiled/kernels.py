@@ -402,7 +402,7 @@ def _look_up_backward(observation, colors, states, rows, grad_scores, grad_answe
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def read_forward(
-    observation, colors, states, starts, rows, of_missions, look_scores, of_scores, table, scores, by_row, output
+    observation, colors, states, starts, of_scores, table, rows, of_missions, look_scores, scores, by_row, output
 ):
     """What a policy's layers read: of the mission, plus scores times `of_scores`, plus the one-hot encoded observation
     times `table`, by its rows.
@@ -411,11 +411,11 @@ def read_forward(
         observation: uint8 [B, 152], per cell its type, color and state, and other numbers.
         colors, states: how many of each there are.
         starts: int64 [147], where in the table the rows of each of a cell's properties begin.
+        of_scores: [heads * cells, size].
+        table: [985, size].
         rows: int64 [B], which mission each agent has.
         of_missions: [M, size].
         look_scores: [M, heads, looks], how well each look answers each mission; no heads without attention.
-        of_scores: [heads * cells, size].
-        table: [985, size].
         scores, by_row: [B, heads * cells] and [B, size], to work in.
         output: [size, B], to be filled.
     """

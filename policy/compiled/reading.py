@@ -68,8 +68,10 @@ class PackedInput:
             )
             self.keys = None if projection.attention is None else self._keys(projection.attention)
         self.adds_rows = projection.encoder.onehot and projection.film is None
-        self.fixed = self.of_scores.detach().numpy(), self.of_features.detach().numpy()
         self.starts = projection.encoder.starts
+        self.fixed = [tensor.detach().numpy() for tensor in (self.starts, self.of_scores, self.of_features)]
+        self.features: tuple[Tensor, ...] = ()  # those of the last step, and as arrays
+        self.feature_arrays: list[np.ndarray] = []
 
     def _keys(self, attention: CellAttention) -> Tensor:
         first, _, second = cast(tuple[nn.Linear, nn.ReLU, nn.Linear], tuple(attention.key))
@@ -95,10 +97,11 @@ class PackedInput:
         """Run timestep t, without gradients: observation [B, 152], mission [B] -> [output_size, B]."""
         output = self.buffers.output[t]
         if self.adds_rows:
-            of_missions, look_scores = (part.detach().numpy() for part in features)
+            if features is not self.features:
+                self.features, self.feature_arrays = features, [part.detach().numpy() for part in features]
             read_forward(
-                observation.numpy(), *CELL_CHANNELS[1:], self.starts.numpy(), mission.numpy(), of_missions, look_scores,
-                *self.fixed, self.buffers.scores, self.buffers.by_row, output,
+                observation.numpy(), *CELL_CHANNELS[1:], *self.fixed, mission.numpy(), *self.feature_arrays,
+                self.buffers.scores, self.buffers.by_row, output,
             )  # fmt: skip
         else:
             output[:] = self._multiply(observation, features, mission).detach().numpy().T
