@@ -88,7 +88,8 @@ class Lesion:
             return weights / total(weights)
 
         def total(weights):  # expert by expert: the order of a sum over a dimension depends on the processor
-            return sum(weights.unbind(-1))[..., None]
+            first, *others = weights.unbind(-1)
+            return sum(others, first)[..., None]
 
         return rule
 
