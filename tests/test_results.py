@@ -820,7 +820,7 @@ def test_a_missing_cache_is_named(tmp_path):
 
 def test_a_thousand_boss_levels_are_written_and_read_in_seconds_and_little_memory(tmp_path):
     program = """
-import resource, sys
+import re, sys
 import numpy as np
 from results import routing_caches
 from results.routing_data import RoutingData
@@ -836,13 +836,14 @@ data = RoutingData(np.repeat(np.arange(episodes), steps), np.tile(np.arange(step
 routing_caches.write_routing_cache(sys.argv[1], {"checkpoint_path": "a.pt"}, data)
 cache = routing_caches.read_routing_cache(sys.argv[1])
 assert len(cache["routing_data"]) == total
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+# ru_maxrss would count what the process that runs the tests had when it made this one
+print(int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status", encoding="utf-8").read())[1]) / 1024)
 """
     path = tmp_path / "routing_data.json"
     output = subprocess.run(
         [sys.executable, "-c", program, path], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
-    assert float(output) < 1024, "mebibytes"
+    assert float(output) < 512, "mebibytes"
 
 
 def test_finding_and_reading_needs_neither_torch_nor_pandas():
