@@ -1,0 +1,157 @@
+"""Statistics of evaluations: intervals, agreement of seeds, and how much of a number a grouping explains.
+
+They need numpy (`summarise_runs` and `seed_agreement` pandas too), so that tables can be made where nothing is drawn.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from results.routing_data import RoutingData
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Z95 = 1.959963984540054  # standard deviations to either side of the mean that hold 95 % of a normal distribution
+
+
+def wilson_interval(success_rate: float, num_episodes: int) -> tuple[float, float]:
+    """Return the 95 % Wilson interval of a success rate measured over `num_episodes` independent episodes.
+
+    Unlike the normal approximation it stays within 0 and 1, and is not empty where all or no episodes succeeded.
+    """
+    shrink = 1 + Z95**2 / num_episodes
+    center = (success_rate + Z95**2 / (2 * num_episodes)) / shrink
+    spread = success_rate * (1 - success_rate) / num_episodes + Z95**2 / (4 * num_episodes**2)
+    half = Z95 * np.sqrt(spread) / shrink
+    return max(0.0, float(center - half)), min(1.0, float(center + half))
+
+
+def summarise_runs(results: "pd.DataFrame", by: Sequence[str] = ("task_id", "trial", "update")) -> "pd.DataFrame":
+    """Return one row for the rows of `results` that agree in the columns `by`: means and error bars over seeds.
+
+    `success_low` and `success_high` are a standard error over the seeds away from the mean `success_rate`, or the
+    Wilson interval of the only seed's episodes; `lpc_error` is the standard error of `mean_lpc`, 0 for one seed.
+    `mean_lpc` is NaN for baselines, which have no experts.
+    """
+    import pandas as pd
+
+    by = [name for name in by if name in results]
+    rows = []
+    for key, runs in results.groupby(by, sort=True, dropna=False):
+        success, lpc = runs["success_rate"].astype(float), runs["mean_lpc"].astype(float)
+        mean, lpc_error = success.mean(), 0.0
+        if len(runs) == 1:
+            low, high = wilson_interval(mean, int(runs["num_episodes"].iloc[0]))
+        else:
+            error = success.std() / np.sqrt(len(runs))
+            low, high = max(0.0, mean - error), min(1.0, mean + error)
+            lpc_error = lpc.std() / np.sqrt(len(runs))
+        values = {"seeds": len(runs), "success_rate": mean, "success_low": low, "success_high": high}
+        values |= {"mean_lpc": lpc.mean(), "lpc_error": lpc_error}
+        rows.append(dict(zip(by, key, strict=True)) | values)
+    columns = [*by, "seeds", "success_rate", "success_low", "success_high", "mean_lpc", "lpc_error"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def seed_agreement(first: RoutingData | Sequence[dict], second: RoutingData | Sequence[dict]) -> float:
+    """Return whether two policies find the same levels expensive: Spearman's rank correlation, over the levels that
+    both solved, of the mean LPC per step. NaN for fewer than three such levels.
+
+    Args:
+        first, second: routing data of the same levels.
+    """
+    import pandas as pd
+
+    columns = []
+    for data in map(RoutingData.from_entries, (first, second)):
+        steps = np.bincount(data.episode, minlength=len(data.episodes))
+        lpc = np.bincount(data.episode, data.lpc, len(data.episodes)) / np.maximum(steps, 1)
+        solved = np.array([bool(episode["success"]) for episode in data.episodes]) & (steps > 0)
+        columns.append(pd.Series(np.where(solved, lpc, np.nan), [episode["seed"] for episode in data.episodes]))
+    both = pd.concat(columns, axis=1).dropna()
+    return float(both[0].rank().corr(both[1].rank())) if len(both) > 2 else np.nan
+
+
+def steps_of_equal_episodes(episode: np.ndarray) -> np.ndarray:
+    """Return a weight for each step [T] such that every episode weighs 1 in all, however long it is.
+
+    One episode that is stuck for hundreds of steps would otherwise outweigh dozens of short ones.
+    """
+    return 1.0 / np.bincount(episode)[episode]
+
+
+def explained_share(codes: np.ndarray, values: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Return the adjusted share of the variance of each column that the groups explain.
+
+        1 - (1 - R^2) / (1 - r),   R^2 = 1 - sum w (v - mean of its group)^2 / sum w (v - mean)^2
+
+    where r is what R^2 would be on average if groups were drawn by chance: (k - 1) / (n - 1) for k groups of n steps
+    that weigh alike, which makes it the adjusted R^2 of a regression on the groups' indicators (Ezekiel, 1930; Kelley's
+    epsilon squared, 1935). With weights w, W their sum and S that of their squares (in a group: W_g and S_g),
+
+        r = (sum over g of S_g / W_g - S / W) / (W - S / W).
+
+    So chance alone explains nothing on average, however many groups there are, and sometimes less than nothing.
+
+    Args:
+        codes: int [T], the group of each step, 0 or more.
+        values: [T, V].
+        weights: [T]; None: all alike.
+
+    Returns:
+        [V]; NaN where a column is constant or every step is a group of its own.
+    """
+    values = np.asarray(values, np.float64).reshape(len(codes), -1)
+    weights = np.ones(len(codes)) if weights is None else weights
+    total, squares = weights.sum(), np.square(weights).sum()
+    mean = weights @ values / total
+    mass, squares_of = np.bincount(codes, weights), np.bincount(codes, np.square(weights))
+    present = mass > 0
+    by_chance = ((squares_of[present] / mass[present]).sum() - squares / total) / (total - squares / total)
+    shares = np.full(values.shape[1], np.nan)
+    if not by_chance < 1 - 1e-9:
+        return shares
+    for column in range(values.shape[1]):
+        centered = values[:, column] - mean[column]
+        everything = weights @ np.square(centered)
+        if everything <= 1e-12 * total:
+            continue
+        sums = np.bincount(codes, weights * centered, len(mass))[present]
+        between = (np.square(sums) / mass[present]).sum()
+        shares[column] = 1 - (1 - between / everything) / (1 - by_chance)
+    return shares
+
+
+def means_over_episodes(
+    codes: np.ndarray, episode: np.ndarray, values: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return per group the mean of each column, its 95 % half-width, and the number of episodes.
+
+    Each episode's steps in a group are averaged first, then its episodes: a long stay counts as one. The half-width is
+    1.96 standard errors over episodes, NaN for a single one.
+
+    Args:
+        codes: int [T], groups 0 to K - 1; steps of group -1 are left out.
+        values: [T, V].
+
+    Returns:
+        means [K, V] (NaN for groups without steps), half-widths [K, V], counts [K].
+    """
+    values = np.asarray(values, np.float64).reshape(len(codes), -1)
+    known = codes >= 0
+    codes, episode, values = codes[known], episode[known].astype(np.int64), values[known]
+    groups = int(codes.max(initial=-1)) + 1
+    pairs, place = np.unique(episode * max(groups, 1) + codes, return_inverse=True)
+    group = pairs % max(groups, 1)
+    steps = np.bincount(place, minlength=len(pairs))
+    counts = np.bincount(group, minlength=groups)
+    means, halves = np.full((groups, values.shape[1]), np.nan), np.full((groups, values.shape[1]), np.nan)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        for column in range(values.shape[1]):
+            of_episode = np.bincount(place, values[:, column], len(pairs)) / steps
+            means[:, column] = np.bincount(group, of_episode, groups) / counts
+            deviation = np.square(of_episode - means[group, column])
+            halves[:, column] = Z95 * np.sqrt(np.bincount(group, deviation, groups) / (counts - 1) / counts)
+    return means, halves, counts
