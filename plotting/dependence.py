@@ -34,7 +34,6 @@ from plotting.style import (
     plain,
     readable_on,
     require_steps,
-    set_title,
     small,
     wrapped,
 )
@@ -105,19 +104,30 @@ def plot_dependence(
     bars = shares[:, 0] if has_lpc else np.nanmean(shares, 1)
     experts = [measure for measure in found if measure.layer >= 0]
     table = shares[:, has_lpc:]
-    natural = 2.6 + 2.6 + 0.42 * len(experts)
-    width = current_page().width or min(natural, 12)
+    label_width = 0.52 * small() / 72 * max(map(len, names)) + 0.12  # inches; like all lengths here
+    width = current_page().width or min(label_width + 3.2 + 0.42 * len(experts), 12)
     is_narrow = width < 5
-    title = f"What does routing depend on?{title_suffix}"
-    row_height = 0.25 if is_narrow else 0.3
+    row_height, head = (0.25, 0.62) if is_narrow else (0.3, 0.82)
+    title = wrapped(f"What does routing depend on?{title_suffix}", width)
+    head += 0.17 * title.count("\n") - 0.17
+    tall = row_height * len(names)
+    names_below = 0.62 if is_narrow else 0.75  # the experts' names, and what the table shows
+    height = head + tall + (0.75 + tall + names_below if is_narrow else names_below)
+    figure = Figure((width, height))
+
+    def box(left: float, top: float, wide: float, high: float) -> tuple[float, float, float, float]:
+        return left / width, 1 - (top + high) / height, wide / width, high / height
+
     if is_narrow:
-        figure = Figure((width, 2 * row_height * len(names) + 2.1), layout="constrained")
-        bar_panel, table_panel = figure.subplots(2, 1)
+        table_width = width - label_width - 0.08
+        bar_panel = figure.add_axes(box(label_width, head, table_width, tall))
+        table_panel = figure.add_axes(box(label_width, head + tall + 0.75, table_width, tall))
     else:
-        figure = Figure((width, row_height * len(names) + 1.5), layout="constrained")
-        ratio = [2.2, max(0.42 * len(experts), 1.2) * min(1, (width - 4.2) / max(0.42 * len(experts), 0.1))]
-        bar_panel, table_panel = figure.subplots(1, 2, width_ratios=ratio)
-    set_title(figure, title)
+        free = width - label_width - 0.25
+        table_width = float(np.clip(0.42 * len(experts), 0.3 * free, 0.72 * free))
+        bar_panel = figure.add_axes(box(label_width, head, free - table_width, tall))
+        table_panel = figure.add_axes(box(width - 0.08 - table_width, head, table_width, tall))
+    figure.text(0.5, 1 - 0.07 / height, title, ha="center", va="top", fontsize=large())
     places = np.arange(len(names))
     colors = ["#C44E00" if name == chosen else "#6f6f6f" for name in names]
     shown = np.nan_to_num(bars).clip(0)
@@ -146,8 +156,8 @@ def plot_dependence(
         vmax=max(0.1, float(np.nanmax(table, initial=0.1))),
         aspect="auto",
     )
-    cell_width = table_panel.get_position().width * width / max(len(experts), 1)
-    if cell_width * 72 > 2.4 * small():
+    cell_width = table_width / max(len(experts), 1)
+    if cell_width * 72 > 1.8 * small():
         for row, column in np.ndindex(table.shape):
             value = table[row, column]
             label = "–" if np.isnan(value) else f"{round(100 * value)}"

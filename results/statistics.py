@@ -110,18 +110,17 @@ def explained_share(codes: np.ndarray, values: np.ndarray, weights: np.ndarray |
     mass, squares_of = np.bincount(codes, weights), np.bincount(codes, np.square(weights))
     present = mass > 0
     by_chance = ((squares_of[present] / mass[present]).sum() - squares / total) / (total - squares / total)
-    shares = np.full(values.shape[1], np.nan)
     if not by_chance < 1 - 1e-9:
-        return shares
-    for column in range(values.shape[1]):
-        centered = values[:, column] - mean[column]
-        everything = weights @ np.square(centered)
-        if everything <= 1e-12 * total:
-            continue
-        sums = np.bincount(codes, weights * centered, len(mass))[present]
-        between = (np.square(sums) / mass[present]).sum()
-        shares[column] = 1 - (1 - between / everything) / (1 - by_chance)
-    return shares
+        return np.full(values.shape[1], np.nan)
+    centered = values - mean
+    everything = weights @ np.square(centered)
+    order = np.argsort(codes, kind="stable")  # groups in a row: much faster to sum than scattered
+    starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
+    sums = np.add.reduceat((centered * weights[:, None])[order], starts, axis=0)
+    between = (np.square(sums) / mass[present][:, None]).sum(0)
+    is_constant = everything <= 1e-12 * total
+    shares = 1 - (1 - between / np.where(is_constant, 1, everything)) / (1 - by_chance)
+    return np.where(is_constant, np.nan, shares)
 
 
 def means_over_episodes(

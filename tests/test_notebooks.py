@@ -323,7 +323,7 @@ def test_choose_a_checkpoint_click_a_bar_see_its_means_save_in_three_formats(own
             given = page.evaluate("new URLSearchParams(location.search).get('given')")
             figure(page, f"Mean routing given {given}")
         open_tab(page, "Save")
-        page.get_by_text("formats", exact=True).locator("xpath=..").get_by_role("button").first.click()
+        page.locator("marimo-multiselect").nth(1).get_by_role("button").click()  # formats
         for name in ("pdf", "svg"):
             page.get_by_role("option", name=name).click()
         page.keyboard.press("Escape")
