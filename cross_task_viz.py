@@ -47,6 +47,9 @@ with app.setup(hide_code=True):
         plot_lesions,
         plot_lpc_against_difficulty,
         plot_lpc_alpha,
+        plot_measure_correlations,
+        plot_metrics_over_updates,
+        plot_phases_by_alpha,
         plot_side_by_side,
         plot_success_against_lpc,
         short_task,
@@ -368,12 +371,38 @@ def view_figures(
             raise NothingToShow("; ".join(problems))
         return expert_use_figure(caches)
 
+    def phases():
+        mixtures = final[final["has_cache"] & final["lpc_alpha"].notna()]
+        if mixtures["task_id"].nunique() != 1:
+            raise NothingToShow("phases are compared within one task: choose one")
+        caches = loaded(mixtures)
+        by_alpha: dict[float, list] = {}
+        for name, cache in caches.items():
+            alpha = float(mixtures.set_index("name").loc[name, "lpc_alpha"])
+            by_alpha.setdefault(alpha, []).append(cache["routing_data"])
+        return plot_phases_by_alpha(by_alpha, f"\n{short_task(mixtures['task_id'].iloc[0])}")
+
+    def decisions():
+        runs: dict[str, list] = {}
+        for name, cache in loaded(final).items():
+            runs.setdefault(name.split(" seed ")[0], []).append(cache["routing_data"])
+        return plot_measure_correlations(runs)
+
+    def loaded(rows):
+        caches, problems = load_caches(rows)
+        for problem in problems:
+            tell(problem)
+        return caches
+
     final = results[results["update"].isna()] if results["update"].isna().any() else results
     views = {
         "Success and cost": ("success_against_lpc", lambda: plot_success_against_lpc(final)),
         "Price of experts": ("lpc_alpha", lambda: plot_lpc_alpha(final)),
         "Difficulty": ("lpc_against_difficulty", lambda: plot_lpc_against_difficulty(final)),
         "Learning curves": ("learning_curves", curves),
+        "Along training": ("metrics_over_updates", lambda: plot_metrics_over_updates(results)),
+        "Phases": ("lpc_by_phase", phases),
+        "Decisions": ("measure_correlations", decisions),
         "Use of experts": ("expert_use", expert_use),
     }
     if lesion_results_path(results_path).exists():  # as few make one, nobody has to hear that there is none

@@ -19,6 +19,7 @@ from plotting.cross_task import (
     plot_lesions,
     plot_lpc_against_difficulty,
     plot_lpc_alpha,
+    plot_metrics_over_updates,
     plot_success_against_lpc,
 )
 from plotting.data import (
@@ -50,6 +51,14 @@ from plotting.heatmaps import (
     render_lpc_heatmap,
     render_routing_heatmap,
 )
+from plotting.measures import (
+    action_information,
+    cell_measures,
+    lpc_correlations,
+    plot_measure_correlations,
+    plot_measures,
+    plot_phases_by_alpha,
+)
 from plotting.steps import (
     OBJECT_KINDS,
     behaviours,
@@ -79,4 +88,15 @@ from plotting.style import (
 )
 from plotting.variables import ACTION_NAMES, phases, step_variables
 from results.paths import short_task
-from results.statistics import explained_share, means_over_episodes, seed_agreement, summarise_runs, wilson_interval
+from results.statistics import (
+    entropy_bits,
+    explained_share,
+    fisher_mean,
+    kl_bits,
+    means_over_episodes,
+    mutual_information_bits,
+    seed_agreement,
+    smoothed,
+    summarise_runs,
+    wilson_interval,
+)

@@ -56,6 +56,7 @@ with app.setup(hide_code=True):
         plot_grouped_routing,
         plot_lpc,
         plot_mean_over_time,
+        plot_measures,
         plot_overall_routing,
         plot_relative_maps,
         plot_routing_by_distance,
@@ -89,7 +90,17 @@ with app.setup(hide_code=True):
         " again."
     )
     OUTCOMES = {"solved": True, "not solved": False, "all": None}
-    TABS = ["Depends on", "Maps", "Episodes", "Over time", "Distributions", "Behaviour", "Distance", "Save"]
+    TABS = [
+        "Depends on",
+        "Maps",
+        "Episodes",
+        "Over time",
+        "Distributions",
+        "Behaviour",
+        "Decisions",
+        "Distance",
+        "Save",
+    ]
     STRONGEST, COST = "strongest expert", "cost (LPC)"  # maps besides those of places
 
 
@@ -315,7 +326,7 @@ def distributions(chosen_tabs, shown):
 @app.cell(hide_code=True)
 def other_tabs(chosen_tabs, shown):
     _figures = tab_figures(shown)
-    _names = [name for name in ("Over time", "Behaviour", "Distance") if name in chosen_tabs]
+    _names = [name for name in ("Over time", "Behaviour", "Decisions", "Distance") if name in chosen_tabs]
     mo.vstack([show(make, tab) for tab in _names for make in _figures[tab].values()]) if _names else None
     return
 
@@ -702,6 +713,7 @@ def tab_figures(routing: Routing) -> dict[str, dict[str, Callable[[], Figure]]]:
         "Over time": {"mean_over_time": of(plot_mean_over_time)},
         "Distributions": {"weight_histograms": of(plot_weight_histograms), "routing_entropy": of(plot_routing_entropy)},
         "Behaviour": {"specialisation": of(plot_specialisation)},
+        "Decisions": {"decisions": of(plot_measures)},
         "Distance": {"routing_by_distance": of(plot_routing_by_distance)},
     }
 

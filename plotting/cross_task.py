@@ -377,6 +377,41 @@ def plot_learning_curves(metrics_by_run: "Mapping[str, Sequence[pd.DataFrame]]")
     return keep_numbers(figure, numbers)
 
 
+def plot_metrics_over_updates(results: "pd.DataFrame") -> Figure:
+    """Return success and mean LPC on the held-out levels against the training update, of the checkpoints along each run
+    and its final one: a line per task and trial through the means of its seeds, a dot per seed.
+
+    Raises:
+        NothingToShow: no run has a checkpoint along the way among the results.
+    """
+    import pandas as pd
+
+    along = results["update"].notna() if "update" in results else pd.Series(False, results.index)
+    runs = results.loc[along, ["task_id", "trial"]].drop_duplicates()
+    if runs.empty:
+        raise NothingToShow("no checkpoint along the way was evaluated (batch_eval.py without --final_only does)")
+    rows = results.merge(runs, on=["task_id", "trial"])
+    rows = rows.assign(at=pd.to_numeric(rows["update"]).fillna(pd.to_numeric(rows["num_updates"])).astype(float))
+    columns = panels_in_a_row(2, 2.2)
+    title = "Along training, on held-out levels (lines: means over seeds, dots: seeds)"
+    figure, axes = new_figure(2 // columns, columns, 4.6, 3.2, title)
+    panels = list(axes.flat)
+    styles = task_styles([f"{short_task(task)} trial {trial}" for task, trial in runs.itertuples(index=False)])
+    for (task, trial), group in rows.groupby(["task_id", "trial"]):
+        name = f"{short_task(task)} trial {trial}"
+        for panel, column in zip(panels, ("success_rate", "mean_lpc"), strict=True):
+            mean = group.groupby("at")[column].mean()
+            panel.plot(mean.index, mean, label=name, markersize=5, **styles[name])
+            panel.plot(group["at"], group[column], color=styles[name]["color"], marker="o", **_SEED_DOTS)
+    for panel, label in zip(panels, ["success rate", "mean LPC per step"], strict=True):
+        plain(panel).set(xlabel="training update", ylabel=label)
+    panels[0].set_ylim(-0.03, 1.05)
+    panels[1].set_ylim(bottom=0)
+    _legend_at_the_right(figure, panels[0], "run")
+    names = [name for name in ("task_id", "trial", "seed", "at", "success_rate", "mean_lpc") if name in rows]
+    return keep_numbers(figure, rows[names].to_dict("records"))
+
+
 def plot_expert_use(routing_by_name: Mapping[str, Entries], sizes_by_name: Mapping[str, Sizes] | None = None) -> Figure:
     """Return the mean routing weights of several checkpoints as stacked bars, a panel per layer."""
     loaded = {name: require_steps(entries) for name, entries in routing_by_name.items()}

@@ -274,7 +274,7 @@ def _labels_with_counts(grouping: Variable, counts: np.ndarray) -> list[str]:
 # --------------------------------------------------------------------------------------------------------------- maps
 
 
-def _fill_cells(panel: Axes, places: np.ndarray, colors: np.ndarray, grid_info: GridInfo, origin: bool = False) -> None:
+def fill_cells(panel: Axes, places: np.ndarray, colors: np.ndarray, grid_info: GridInfo, origin: bool = False) -> None:
     """Draw cells [C, 2] in their RGBA colors [C, 4], walls and all that was never visited."""
     canvas = np.tile(to_rgba(UNVISITED_COLOR), (grid_info.grid_height, grid_info.grid_width, 1))
     walls = grid_info.walls - [grid_info.x_min, grid_info.y_min]
@@ -341,7 +341,7 @@ def plot_relative_maps(
             continue
         panel = figure.add_axes(layout.map(measure.layer, measure.expert))
         make_clickable(figure, panel, "place", *grid_info.edges)
-        _fill_cells(panel, variable.places, faded(scale.to_rgba(difference[:, column])), grid_info, origin)
+        fill_cells(panel, variable.places, faded(scale.to_rgba(difference[:, column])), grid_info, origin)
         separator = "\n" if layout.is_narrow else " "
         panel.set_title(f"{measure.name.split(': ', 1)[1]}{separator}{overall[column]:.2f}", fontsize=small(), pad=3)
         if measure.expert == 0:
@@ -356,13 +356,13 @@ def plot_relative_maps(
         cost = ScalarMappable(Normalize(0, max(float(means[trusted, 0].max(initial=0)), 1e-9)), "viridis")
         panel = figure.add_axes(layout.side(0))
         make_clickable(figure, panel, "place", *grid_info.edges)
-        _fill_cells(panel, variable.places, faded(cost.to_rgba(np.nan_to_num(means[:, 0]))), grid_info, origin)
+        fill_cells(panel, variable.places, faded(cost.to_rgba(np.nan_to_num(means[:, 0]))), grid_info, origin)
         panel.set_title(f"LPC {overall[0]:.0f}", fontsize=small(), pad=3)
         panel.tick_params(labelbottom=layout.is_narrow)
         _side_colorbar(figure, cost, layout.bar(0))
     panel = figure.add_axes(layout.side(1))
     visits = ScalarMappable(Normalize(0, max(int(counts.max(initial=1)), 1)), _pale_greys())
-    _fill_cells(panel, variable.places, visits.to_rgba(counts), grid_info, origin)
+    fill_cells(panel, variable.places, visits.to_rgba(counts), grid_info, origin)
     panel.set_title(f"episodes (of {episodes:,})", fontsize=small(), pad=3)
     if layout.side_width * 72 / grid_info.grid_width > 2.4 * small():
         for (x, y), count in zip(variable.places.tolist(), counts.tolist(), strict=True):

@@ -154,3 +154,64 @@ def means_over_episodes(
             deviation = np.square(of_episode - means[group, column])
             halves[:, column] = Z95 * np.sqrt(np.bincount(group, deviation, groups) / (counts - 1) / counts)
     return means, halves, counts
+
+
+def smoothed(counts: np.ndarray, prior: float = 0.5) -> np.ndarray:
+    """Return the distributions [..., K] that counts [..., K] stand for: the posterior mean under a symmetric Dirichlet
+    prior, (n_k + prior) / (n + K prior). 0.5 is Jeffreys' prior (Krichevsky and Trofimov, 1981): an action that was
+    never seen in a few visits is rare there, not impossible.
+    """
+    counts = np.asarray(counts, np.float64)
+    return (counts + prior) / (counts.sum(-1, keepdims=True) + prior * counts.shape[-1])
+
+
+def entropy_bits(shares: np.ndarray) -> np.ndarray:
+    """Return the entropy -sum p log2 p of distributions [..., K], in bits (Shannon, 1948)."""
+    shares = np.asarray(shares, np.float64)
+    return -np.sum(shares * np.log2(np.where(shares > 0, shares, 1)), axis=-1)
+
+
+def kl_bits(shares: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Return the divergence sum p log2 (p / q) of distributions p [..., K] from q [K], in bits (Kullback and Leibler,
+    1951); q must be positive wherever p is."""
+    shares, reference = np.asarray(shares, np.float64), np.asarray(reference, np.float64)
+    return np.sum(shares * np.log2(np.where(shares > 0, shares, 1) / np.where(shares > 0, reference, 1)), axis=-1)
+
+
+def mutual_information_bits(counts: np.ndarray) -> float:
+    """Return how much a row tells of the column, I(S;A) = sum p(s) KL(p(a|s) || p(a)), of a table of counts [S, A].
+
+    The plug-in estimate is too large by about (S - 1)(A - 1) / (2 n ln 2) bits, which is subtracted (Miller, 1955), S
+    and A being the rows and columns that occur; less than nothing is 0.
+    """
+    counts = np.asarray(counts, np.float64)
+    counts = counts[counts.sum(1) > 0][:, counts.sum(0) > 0]
+    total = counts.sum()
+    if total == 0:
+        return float("nan")
+    rows = counts.sum(1)
+    plug_in = (rows / total) @ kl_bits(counts / rows[:, None], counts.sum(0) / total)
+    bias = (counts.shape[0] - 1) * (counts.shape[1] - 1) / (2 * total * np.log(2))
+    return max(0.0, float(plug_in - bias))
+
+
+def correlation(x: np.ndarray, y: np.ndarray) -> float:
+    """Return Pearson's correlation of the pairs that are both finite; NaN for fewer than four or constant ones."""
+    both = np.isfinite(x) & np.isfinite(y)
+    if both.sum() < 4 or np.ptp(x[both]) == 0 or np.ptp(y[both]) == 0:
+        return float("nan")
+    return float(np.corrcoef(x[both], y[both])[0, 1])
+
+
+def fisher_mean(correlations: Sequence[float]) -> tuple[float, float, float]:
+    """Return the mean of correlations over seeds and its 95 % interval: of z = atanh r (Fisher, 1921), with Student's t
+    for the few seeds there are, turned back. The interval of fewer than two is NaN."""
+    z = np.arctanh(np.clip([r for r in correlations if np.isfinite(r)], -0.999999, 0.999999))
+    if len(z) == 0:
+        return (float("nan"),) * 3
+    if len(z) == 1:
+        return float(np.tanh(z[0])), float("nan"), float("nan")
+    from scipy.stats import t
+
+    half = t.ppf(0.975, len(z) - 1) * z.std(ddof=1) / np.sqrt(len(z))
+    return tuple(float(np.tanh(value)) for value in (z.mean(), z.mean() - half, z.mean() + half))

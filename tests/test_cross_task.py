@@ -15,6 +15,7 @@ from plotting.cross_task import (
     plot_lesions,
     plot_lpc_against_difficulty,
     plot_lpc_alpha,
+    plot_metrics_over_updates,
     plot_success_against_lpc,
 )
 from plotting_utils import EXPERT_COLORS, numbers_of, page
@@ -219,6 +220,22 @@ def test_lesions_are_drawn_beside_the_whole_policies_means_over_seeds():
     png(figure)
     with pytest.raises(ValueError, match="experts off"):
         plot_lesions(whole, stranger)
+
+
+def test_metrics_along_training_are_joined_per_run_with_a_dot_per_seed():
+    rows = results_of(
+        (LOCAL, 0, 1, 0.5, 90, 0), (LOCAL, 0, 1, 0.9, 50, 0), (LOCAL, 0, 2, 0.7, 70, 0), (MAZE, 0, 1, 1, 9, 0)
+    )
+    rows = rows.assign(update=pd.array([100, pd.NA, 100, pd.NA], "Int64"), num_updates=400)
+    success, lpc = plot_metrics_over_updates(rows).axes
+    assert success.lines[0].get_xydata().tolist() == [
+        [100, 0.6],
+        [400, 0.9],
+    ]  # the maze has no checkpoint along the way
+    assert sorted(success.lines[1].get_ydata()) == [0.5, 0.7, 0.9] and len(success.lines) == 2
+    assert lpc.lines[0].get_xydata().tolist() == [[100, 80], [400, 50]]
+    with pytest.raises(ValueError, match="along the way"):
+        plot_metrics_over_updates(rows[rows["update"].isna()])
 
 
 def test_lesions_name_experts_and_not_their_numbers():

@@ -7,6 +7,7 @@ import pytest
 from bot_routing import SIZES, bot_routing_data
 from matplotlib.colors import to_hex, to_rgba
 from matplotlib.text import Text
+from scipy.stats import entropy, ttest_1samp
 
 import plotting_utils as plots
 from results.routing_data import RoutingData
@@ -166,6 +167,7 @@ def all_figures(data, sizes):
         plots.plot_specialisation,
         plots.plot_dependence,
         plots.plot_relative_maps,
+        plots.plot_measures,
     ):
         yield plot(data, sizes)
     for variable in plots.step_variables(data):
@@ -317,6 +319,62 @@ def test_phases_follow_the_key_and_the_door():
     for episode in data.episodes:
         del episode["events"]
     assert plots.phases(data)[1] == ["before the first pick-up", "carrying", "after a drop"]
+
+
+# ------------------------------------------------------------------------------------------------------ measures
+
+
+def test_entropy_divergence_and_information_are_those_of_the_textbook():
+    assert plots.entropy_bits([0.5, 0.25, 0.25]) == pytest.approx(1.5) and plots.entropy_bits([1, 0]) == 0
+    p, q = np.array([0.5, 0.5, 0]), np.array([0.25, 0.5, 0.25])
+    assert plots.kl_bits(p, q) == pytest.approx(0.5 * np.log2(2)) and plots.kl_bits(q, q) == 0
+    assert plots.smoothed([3, 0, 1]) == pytest.approx(np.array([3.5, 0.5, 1.5]) / 5.5)
+    table = np.array([[400, 0], [0, 400]])
+    assert plots.mutual_information_bits(table) == pytest.approx(1 - 1 / (1600 * np.log(2)))
+
+
+def test_information_of_independent_rows_and_columns_is_about_nothing():
+    rng = np.random.default_rng(0)
+    tables = [np.histogram2d(rng.integers(0, 20, 500), rng.integers(0, 7, 500), [20, 7])[0] for _ in range(50)]
+    assert np.mean([plots.mutual_information_bits(table) for table in tables]) < 0.03
+
+
+def test_the_mean_of_correlations_and_its_interval_are_those_of_fishers_z():
+    values = [0.2, 0.5, 0.6]
+    mean, low, high = plots.fisher_mean(values)
+    interval = ttest_1samp(np.arctanh(values), 0).confidence_interval(0.95)
+    assert (mean, low, high) == pytest.approx((np.tanh(np.arctanh(values).mean()), *np.tanh(interval)))
+    assert plots.fisher_mean([0.5])[0] == pytest.approx(0.5) and np.isnan(plots.fisher_mean([0.5])[1])
+    assert np.isnan(plots.fisher_mean([])).all()
+
+
+def test_measures_of_a_cell_are_those_of_its_actions(walks):
+    data = walks[KEYS]
+    measured = plots.cell_measures(data)
+    codes, names = plots.phases(data)
+    phase = "unlocked, key dropped"
+    row = max(measured[phase], key=lambda row: row["visits"])
+    here = (codes == names.index(phase)) & (data.position == [row["x"], row["y"]]).all(1)
+    assert row["visits"] == here.sum() >= 5 and row["LPC"] == pytest.approx(data.lpc[here].mean(), rel=1e-5)
+    shares = (np.bincount(data.action[here], minlength=7) + 0.5) / (here.sum() + 3.5)
+    assert row["H(A|S)"] == pytest.approx(entropy(shares, base=2))
+    everywhere = (np.bincount(data.action, minlength=7) + 0.5) / (len(data) + 3.5)
+    assert row["KL to all"] == pytest.approx(entropy(shares, everywhere, base=2))
+    assert all(row["visits"] >= 5 for rows in measured.values() for row in rows)
+
+
+def test_each_seed_is_a_dot_beside_the_mean_of_correlations_and_of_phases(walks):
+    data = walks[KEYS]
+    halves = [data.select(data.episode % 2 == part) for part in (0, 1)]
+    figure = plots.plot_measure_correlations({"run": halves})
+    related = [plots.lpc_correlations(half) for half in halves]
+    rows = {(row["phase"], row["measure"]): row for row in plots.numbers_of(figure)}
+    phase = next(iter(related[0]))
+    expected = [seed[phase]["H(A|S)"] for seed in related if phase in seed]
+    assert rows[phase, "H(A|S)"]["mean"] == pytest.approx(plots.fisher_mean(expected)[0], nan_ok=True)
+    figure = plots.plot_phases_by_alpha({0.0: halves, 1e-5: [data]})
+    assert len(plots.numbers_of(figure)) == 3 * len(figure.axes)
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["0", "10⁻⁵"]
 
 
 def test_lesions_and_small_numbers_are_named_as_papers_do():
