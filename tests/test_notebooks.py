@@ -107,7 +107,7 @@ def test_as_a_script_routing_viz_saves_every_figure(own_workplace):
     }
     for path in folder.glob("*.png"):
         assert_is_png(path)
-        with open(path.with_suffix(".csv"), newline="") as file:
+        with open(path.with_suffix(".csv"), encoding="utf-8", newline="") as file:
             assert len(list(csv.DictReader(file))) > 1, path
     assert sorted(done.stdout.split()[1::2]) == sorted(f"plots/{KEYS}/trial_1/{name}" for name in saved)
 
