@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox
 
 from plotting.data import Entries, NothingToShow
@@ -66,8 +66,8 @@ def _legend_at_the_right(figure: Figure, axes: Axes, title: str = "") -> None:
     if not handles:
         return
     style = {"fontsize": small(), "frameon": False, "title": title, "title_fontsize": small()}
-    width = current_page().width
-    if width is not None and width < 5:
+    width = figure.get_figwidth()
+    if width < 5:
         fit = max(1, int(width * 72 / (small() * (0.55 * max(map(len, labels)) + 5))))
         figure.legend(handles, labels, loc="outside lower center", ncols=fit, **style)
     else:
@@ -306,7 +306,8 @@ def plot_lesions(results: "pd.DataFrame", lesioned: "pd.DataFrame") -> Figure:
         dots = seeds.drop_duplicates("checkpoint_path")
         places = [tasks.index(task) for task in dots["task_id"]]
         panel.plot(dots["success_rate_whole"], places, "|", color="black", **(_SEED_DOTS | {"markeredgewidth": 0.8}))
-        plain(panel).set(title=f"trial {trial}", xlabel="success rate", xlim=(-0.03, 1.03))
+        plain(panel).set(xlabel="success rate", xlim=(-0.03, 1.03))
+        panel.set_title(f"trial {trial}", fontsize=small())
     panels[0].set_yticks(range(len(tasks)), [short_task(task) for task in tasks], fontsize=small())
     panels[0].set_ylim(-0.6, len(tasks) - 0.4)
     _legend_at_the_right(figure, panels[0])
@@ -355,7 +356,8 @@ def plot_learning_curves(metrics_by_run: "Mapping[str, Sequence[pd.DataFrame]]")
         label = f"{run} ({', '.join(notes)})" if notes else run
         for panel, name in zip(panels, CURVES, strict=True):
             curve = logged[name]
-            panel.plot(steps, curve.mean()[common], label=label, **style)
+            marker = "o" if len(steps) == 1 else ""
+            panel.plot(steps, curve.mean()[common], label=label, marker=marker, **style)
             if len(metrics) > 1 and has_bands:
                 low, high = curve.min()[common].astype(float), curve.max()[common].astype(float)
                 panel.fill_between(steps, low, high, color=style["color"], alpha=0.2, linewidth=0)
@@ -367,6 +369,7 @@ def plot_learning_curves(metrics_by_run: "Mapping[str, Sequence[pd.DataFrame]]")
         panel.set_ylim(bottom=0)
     for panel in axes[-1]:
         panel.set_xlabel("environment steps (millions)")
+        panel.xaxis.set_major_locator(MaxNLocator(5))
     _legend_at_the_right(figure, axes[0, 0], "run")
     numbers = [
         {"run": run, "seed": number, **row}
@@ -434,7 +437,8 @@ def plot_expert_use(routing_by_name: Mapping[str, Entries], sizes_by_name: Mappi
                 for label, weight in zip(labels, mean.tolist(), strict=False)
             ]
     for layer, panel in enumerate(axes[0]):
-        plain(panel).set(title=f"layer {layer}", xlabel="mean weight", xlim=(0, 1), yticks=range(len(loaded)))
+        panel.set_title(f"layer {layer}", fontsize=small())
+        plain(panel).set(xlabel="mean weight", xlim=(0, 1), yticks=range(len(loaded)))
         panel.set_yticklabels(loaded, fontsize=small())
     axes[0, 0].invert_yaxis()
     legend(figure, list(names), [expert_colors(expert + 1)[-1] for expert in names.values()])

@@ -222,9 +222,10 @@ def plot_phases_by_alpha(routing_by_alpha: Mapping[float, Sequence[Entries]], ti
         panel.plot(sorted(set(x)), means, color=LPC_COLOR, linewidth=1.2)
         plain(panel).set_title(phase, fontsize=small())
         panel.set_xticks(range(len(alphas)), [number_text(alpha) for alpha in alphas], fontsize=small())
-        panel.set(xlabel="lpc_alpha", ylim=(0, None), xlim=(-0.5, len(alphas) - 0.5))
+        panel.set(xlabel="lpc_alpha", xlim=(-0.5, len(alphas) - 0.5))
     for panel in axes[:, 0]:
         panel.set_ylabel("mean LPC")
+    axes[0, 0].set_ylim(0, 1.08 * max(lpc for pairs in points.values() for _, lpc in pairs))  # which all share
     for unused in axes.flat[len(points) :]:
         unused.set_axis_off()
     rows = [{"phase": phase, "lpc_alpha": a, "mean_lpc": lpc} for phase, pairs in points.items() for a, lpc in pairs]

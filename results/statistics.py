@@ -208,10 +208,10 @@ def fisher_mean(correlations: Sequence[float]) -> tuple[float, float, float]:
     for the few seeds there are, turned back. The interval of fewer than two is NaN."""
     z = np.arctanh(np.clip([r for r in correlations if np.isfinite(r)], -0.999999, 0.999999))
     if len(z) == 0:
-        return (float("nan"),) * 3
+        return float("nan"), float("nan"), float("nan")
     if len(z) == 1:
         return float(np.tanh(z[0])), float("nan"), float("nan")
     from scipy.stats import t
 
     half = t.ppf(0.975, len(z) - 1) * z.std(ddof=1) / np.sqrt(len(z))
-    return tuple(float(np.tanh(value)) for value in (z.mean(), z.mean() - half, z.mean() + half))
+    return float(np.tanh(z.mean())), float(np.tanh(z.mean() - half)), float(np.tanh(z.mean() + half))
