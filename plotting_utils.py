@@ -86,7 +86,7 @@ from plotting.style import (
     numbers_of,
     page,
 )
-from plotting.variables import ACTION_NAMES, phases, step_variables
+from plotting.variables import ACTION_NAMES, distance_due, phases, step_variables
 from results.paths import short_task
 from results.statistics import (
     entropy_bits,

@@ -53,14 +53,18 @@ def _plane(places: np.ndarray, known: np.ndarray, axes: tuple[str, str]) -> Vari
     return Variable(codes, [f"({x}, {y})" for x, y in distinct.tolist()], distinct, axes)
 
 
-def nearest_object(data: RoutingData, kind: str) -> tuple[np.ndarray, np.ndarray]:
+def nearest_object(data: RoutingData, kind: str, state: str | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Return each step's offset [T, 2] from the nearest object of a kind, where it was at the start, and whether there
     is one [T].
 
     Args:
         kind: a key of `env_context` such as `doors`, `keys` or `goals`.
+        state: only objects in this state at the start, such as `locked`.
     """
-    objects = [[entry["position"] for entry in context.get(kind) or ()] for context in contexts(data)]
+    objects = [
+        [entry["position"] for entry in context.get(kind) or () if state is None or entry.get("state") == state]
+        for context in contexts(data)
+    ]
     offset, distance = np.zeros((len(data), 2), int), np.full(len(data), np.inf)
     for place in range(max(map(len, objects), default=0)):
         has = np.array([place < len(each) for each in objects])[data.episode]
@@ -169,6 +173,30 @@ def phases(data: RoutingData) -> tuple[np.ndarray, list[str]]:
     return np.where(locked[data.episode], keyed, 4 + hands), keyed_names + names
 
 
+def distance_due(data: RoutingData) -> np.ndarray:
+    """Return each step's distance in cells (Manhattan) [T] to what is to be reached now, NaN where that is not known.
+
+    That is the nearest goal; but where a door is locked at the start, first the nearest key and, with the key in hand,
+    the locked door. Objects count where they were at the start.
+    """
+    codes, names = phases(data)
+    distance = np.full(len(data), np.nan)
+    due = [("goals", None, np.ones(len(data), bool))]
+    if "before the key" in names:
+        due += [("keys", None, codes == 0), ("doors", "locked", codes == 1)]
+    for kind, state, when in due:
+        offset, known = nearest_object(data, kind, state)
+        distance = np.where(when, np.where(known, np.abs(offset).sum(1), np.nan), distance)
+    return distance
+
+
+def _distances(data: RoutingData) -> Variable:
+    distance = distance_due(data)
+    known = np.isfinite(distance)
+    codes = np.where(known, np.nan_to_num(distance), -1).astype(int)
+    return Variable(codes, [str(cells) for cells in range(codes.max(initial=-1) + 1)], ordered=True)
+
+
 VARIABLES: dict[str, Callable[[RoutingData], Variable]] = {
     "cell": _cells,
     "cell relative to the goal": _relative_to("goals"),
@@ -176,6 +204,7 @@ VARIABLES: dict[str, Callable[[RoutingData], Variable]] = {
     "goal as the agent sees it": _seen_from_the_agent,
     "direction": _directions,
     "phase": _phases,
+    "distance to what is due": _distances,
     "action": _actions,
     "previous action": _previous_actions,
     "timestep": _timesteps,

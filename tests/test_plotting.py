@@ -315,6 +315,11 @@ def test_phases_follow_the_key_and_the_door():
         dropped = next(time for time, what, _ in about["events"] if what == "drop")
         expected = [0] * (picked + 1) + [1] * (unlocked - picked) + [2] * (dropped - unlocked)
         assert steps.tolist() == expected + [3] * (len(steps) - len(expected))
+        context, position = about["env_context"], data.position[data.episode == episode]
+        (door,) = [each["position"] for each in context["doors"] if each["state"] == "locked"]
+        targets = [context["keys"][0]["position"], door, *[context["goals"][0]["position"]] * 2]
+        expected = np.abs(position - np.array(targets)[steps]).sum(1)
+        np.testing.assert_array_equal(plots.distance_due(data)[data.episode == episode], expected)
     assert names[:2] == ["before the key", "with the key"]
     for episode in data.episodes:
         del episode["events"]
