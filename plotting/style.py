@@ -106,9 +106,12 @@ def set_title(figure, title: str) -> None:
 
 
 def wrapped(text: str, width: float, size: float | None = None) -> str:
-    """Return text broken into lines of about `width` inches at a type size in points (that of titles when None)."""
+    """Return text broken into lines of about `width` inches at a type size in points (that of titles when None).
+
+    What it says is never read as mathematics: a mission may hold dollar signs.
+    """
     per_line = max(12, int(width * 72 / ((size or large()) * 0.52)))
-    return "\n".join(fill(line, per_line) for line in text.split("\n"))
+    return "\n".join(fill(line, per_line) for line in text.replace("$", r"\$").split("\n"))
 
 
 # ------------------------------------------------------------------------------------------------- colors and names

@@ -403,6 +403,13 @@ def test_legends_tell_the_hidden_sizes(walks):
     assert [text.get_text() for text in legend.get_texts()] == ["identity", "GRU 16", "GRU 32"]
 
 
+def test_a_mission_with_dollar_signs_is_text():
+    data = bot_routing_data(ONE_ROOM, 2)
+    data.episodes[1]["mission"] = "go to $x_{$ ball"
+    png(plots.plot_episode(data, 1))
+    png(plots.plot_overall_routing(data, np.zeros((8, 8, 3), np.uint8), "go to $x_{$ ball"))
+
+
 def test_older_entries_without_episodes_lpc_or_actions_are_drawn(walks):
     contexts = [entry["env_context"] for entry in walks[MAZE]]
     older = [
