@@ -16,11 +16,11 @@ demo: .venv/ready
 	$(BIN)/python batch_eval.py --task $(DEMO_TASK) --trial 0 --final_only --disable_experts $(LARGEST) --skip_routing
 	$(BIN)/python routing_viz.py --checkpoint checkpoints/$(DEMO_TASK)/trial_0/checkpoint_final.pt
 	$(BIN)/python cross_task_viz.py
-	$(BIN)/python -m browser.report
+	$(BIN)/python report.py
 
 # everything that was evaluated, on one page that needs no network and no program but a browser
 report: .venv/ready
-	$(BIN)/python -m browser.report
+	$(BIN)/python report.py
 
 # As many tests side by side as there are processors, up to 8: each process needs half a gigabyte
 test: .venv/ready

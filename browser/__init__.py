@@ -1,1 +1,1 @@
-"""What is shown in a browser: clickable figures, the player of episodes, films, and the report of one page."""
+"""What is shown in a browser: clickable figures, the player of episodes, and films."""

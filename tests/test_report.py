@@ -7,8 +7,8 @@ import pytest
 import untrained
 from bot_routing import SIZES, bot_routing_data
 
+import report
 from basics.errors import UserError
-from browser import report
 from browser.film import film_frames, save_film
 from browser.replay import scene
 from fast_babyai.reference import make_level_env, reset_level

@@ -1,7 +1,7 @@
 """One page for somebody who has only a browser: figures, captions and playable episodes in a single HTML file.
 
-    python -m browser.report                                 # writes report.html of everything that was evaluated
-    python -m browser.report --task 'BabyAI-Unlock*' --output unlock.html
+    python report.py                                 # writes report.html of everything that was evaluated
+    python report.py --task 'BabyAI-Unlock*' --output unlock.html
 
 The file is self-contained: pictures, data and the player's program are inside it, and nothing is loaded from anywhere.
 """
@@ -10,6 +10,7 @@ import html
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -93,7 +94,7 @@ def results_table(results: pd.DataFrame) -> str:
     """Return a row per checkpoint: success with its 95 % interval, path ratio, LPC, price."""
     heads = ["run", "episodes", "success, % (95 % interval)", "steps / bot's steps", "LPC", "lpc_alpha"]
     lines = []
-    for row in results.itertuples():
+    for row in rows_of(results):
         low, high = wilson_interval(row.success_rate, int(row.num_episodes))
         cells = [
             run_name(row),
@@ -108,7 +109,12 @@ def results_table(results: pd.DataFrame) -> str:
     return f'<div class="table"><table><thead><tr>{header}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
 
 
-def run_name(row) -> str:
+def rows_of(results: pd.DataFrame) -> list[Any]:
+    """Return the rows, whose columns are attributes."""
+    return list(results.itertuples())
+
+
+def run_name(row: Any) -> str:
     numbers = [(label, getattr(row, label, None)) for label in ("trial", "seed", "update")]
     return " ".join([short_task(row.task_id), *(f"{label} {number}" for label, number in numbers if pd.notna(number))])
 
@@ -187,7 +193,7 @@ def report_html(results_path: str, task: str | None = None) -> str:
     players: list[dict] = []
     cached = final[[isinstance(path, str) and Path(path).is_file() for path in final["routing_cache"]]]
     shown = cached.drop_duplicates("task_id").head(MOST_CHECKPOINTS)
-    for row in tqdm(list(shown.itertuples()), desc="checkpoints", unit="checkpoint", leave=False):
+    for row in tqdm(rows_of(shown), desc="checkpoints", unit="checkpoint", leave=False):
         try:
             cache = read_routing_cache(row.routing_cache)
         except ArtifactError as error:
@@ -210,7 +216,7 @@ def report_html(results_path: str, task: str | None = None) -> str:
 def learning_curves(results: pd.DataFrame) -> dict[str, list[pd.DataFrame]]:
     """Return by task and trial the learning curves of its seeds, of the runs that have a readable one."""
     curves: dict[str, list[pd.DataFrame]] = {}
-    for row in results.itertuples():
+    for row in rows_of(results):
         path = Path(row.checkpoint_path).parent / METRICS_FILE
         if path.exists():
             try:
@@ -221,7 +227,7 @@ def learning_curves(results: pd.DataFrame) -> dict[str, list[pd.DataFrame]]:
 
 
 def main() -> None:
-    parser = Parser(prog="python -m browser.report", description=__doc__.split("\n\n")[0])
+    parser = Parser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument(
         "--results_path", default=RESULTS_PATH, metavar="CSV", help="what batch_eval.py wrote [%(default)s]"
     )
