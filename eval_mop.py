@@ -158,7 +158,7 @@ class EvalVectorEnv(VectorWrapper):
         image = self._observations["image"]
         looks = look_of(image[..., 0].astype(int), image[..., 1])
         looks[:, *OWN_CELL] = 0
-        return np.take_along_axis(self._looks_of_goals, looks.reshape(self.num_envs, -1), 1).any(1)
+        return np.asarray(np.take_along_axis(self._looks_of_goals, looks.reshape(self.num_envs, -1), 1).any(1))
 
     def _deal(self, free: np.ndarray) -> None:
         """Restart the environments where `free` (bool [N]): on the next levels, or idle when there are enough."""
