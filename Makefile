@@ -1,19 +1,26 @@
 # The two commands of the README are `make demo` and `make test`. Each builds .venv by itself.
 PYTHON ?= python3
 BIN := .venv/bin
-DEMO_TASK := BabyAI-GoToObj-v0
+DEMO_TASK := BabyAI-UnlockPickup-v0
+LARGEST := 0:2,1:2,2:2
 BUDGET := 2e6
 SEEDS := 2
 TESTS :=
 
-.PHONY: demo test study lint clean
+.PHONY: demo report test study lint clean
 
 demo: .venv/ready
 	$(BIN)/python train_mop.py --task_id $(DEMO_TASK) --trial 0 --overwrite
 	$(BIN)/python train.py --task_id $(DEMO_TASK) --trial 1 --overwrite
 	$(BIN)/python batch_eval.py --task $(DEMO_TASK) --final_only
+	$(BIN)/python batch_eval.py --task $(DEMO_TASK) --trial 0 --final_only --disable_experts $(LARGEST) --skip_routing
 	$(BIN)/python routing_viz.py --checkpoint checkpoints/$(DEMO_TASK)/trial_0/checkpoint_final.pt
 	$(BIN)/python cross_task_viz.py
+	$(BIN)/python report.py
+
+# everything that was evaluated, on one page that needs no network and no program but a browser
+report: .venv/ready
+	$(BIN)/python report.py
 
 # As many tests side by side as there are processors, up to 8: each process needs half a gigabyte
 test: .venv/ready

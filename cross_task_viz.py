@@ -13,7 +13,6 @@ __generated_with = "0.25.2"
 app = marimo.App(width="full", app_title="Many checkpoints")
 
 with app.setup(hide_code=True):
-    import argparse
     import fnmatch
     import json
     import sys
@@ -26,18 +25,35 @@ with app.setup(hide_code=True):
 
     from basics.config import Parser
     from basics.errors import UserError, warn
-    from basics.files import ArtifactError, atomic_write
-    from fast_babyai.reference import render_level
-    from plotting.cross_task import (
+    from basics.files import ArtifactError
+    from browser.notebook import (
+        STYLE,
+        callout,
+        is_export,
+        is_script,
+        picture,
+        progress,
+        remember,
+        remembered,
+        stop_with,
+        text,
+    )
+    from browser.saving import FORMATS, WIDTHS, add_saving_flags, file_name, save_all
+    from plotting_utils import (
+        NothingToShow,
+        number_text,
         plot_expert_use,
         plot_learning_curves,
         plot_lesions,
         plot_lpc_against_difficulty,
         plot_lpc_alpha,
+        plot_measure_correlations,
+        plot_metrics_over_updates,
+        plot_phases_by_alpha,
+        plot_side_by_side,
         plot_success_against_lpc,
         short_task,
     )
-    from plotting_utils import plot_side_by_side
     from results.paths import METRICS_FILE, PLOTS_DIR, RESULTS_PATH, cross_task_plot_path, lesion_results_path
     from results.routing_caches import read_routing_cache
     from results.tables import read_metrics, read_results
@@ -57,12 +73,178 @@ with app.setup(hide_code=True):
         "num_updates",
         "evaluated_at",
     ]
-    FORMATS = {"success_rate": "{:.3f}", "path_ratio": "{:.2f}", "mean_lpc": "{:.1f}", "lpc_alpha": "{:g}"}
+    SHOWN_AS = {"success_rate": "{:.3f}", "path_ratio": "{:.2f}", "mean_lpc": "{:.1f}"}
 
 
-@app.function(hide_code=True)
-def is_script() -> bool:
-    return mo.app_meta().mode == "script"
+@app.cell(hide_code=True)
+def load():
+    is_export()  # asked while the page's first request is at hand
+    try:
+        options = parse_options(sys.argv[1:])
+        all_results = load_results(options.results_path, options.task)
+    except UserError as error:
+        stop_with(error)
+    for _column in ("seed", "update", "routing_cache"):
+        if _column not in all_results:  # a CSV of before these columns
+            all_results[_column] = pd.NA
+    all_results["folder"] = [str(Path(path).parent) for path in all_results["checkpoint_path"]]
+    all_results["has_cache"] = [pd.notna(path) and Path(path).is_file() for path in all_results["routing_cache"]]
+    return all_results, options
+
+
+@app.cell(hide_code=True)
+def filters(all_results):
+    def _filter(column, label):
+        choices = [str(choice) for choice in sorted(all_results[column].dropna().unique().tolist())]
+        wanted = (remembered(label) or "").split(",")
+        return mo.ui.multiselect(choices, value=[each for each in choices if each in wanted], label=label)
+
+    task_filter, trial_filter, seed_filter = (
+        _filter("task_id", "tasks"),
+        _filter("trial", "trials"),
+        _filter("seed", "seeds"),
+    )
+    return seed_filter, task_filter, trial_filter
+
+
+@app.cell(hide_code=True)
+def choose_results(all_results, options, seed_filter, task_filter, trial_filter):
+    results, _parts = all_results, []
+    for _column, _name, _filter in (
+        ("task_id", "tasks", task_filter),
+        ("trial", "trials", trial_filter),
+        ("seed", "seeds", seed_filter),
+    ):
+        remember(**{_name: ",".join(_filter.value) or None})
+        if _filter.value:
+            results = results[results[_column].astype(str).isin(_filter.value)]
+            _values = "+".join(map(short_task, _filter.value))
+            _parts.append(_values if _column == "task_id" else f"{_column}-{_values}")
+    filter_name = file_name("" if options.task is None else short_task(options.task), *_parts)
+    _shown = f"{len(results)} checkpoint{'s' * (len(results) != 1)}"
+    mo.vstack(
+        [
+            mo.Html(STYLE),
+            mo.hstack(
+                [task_filter, trial_filter, seed_filter, text(_shown)], justify="start", align="end", gap=1.5, wrap=True
+            ),
+        ]
+    )
+    return filter_name, results
+
+
+@app.cell(hide_code=True)
+def tabs(options, results):
+    if results.empty:
+        stop_with("No checkpoint has these tasks, trials and seeds.")
+    tab_names = [*view_figures(results, options.results_path, print), "Side by side", "Table", "Save"]
+    view_tabs = mo.ui.tabs(dict.fromkeys(tab_names, mo.Html("")), value=remembered("tab", tab_names, tab_names[0]))
+    None if is_script() or is_export() else view_tabs
+    return tab_names, view_tabs
+
+
+@app.cell(hide_code=True)
+def chosen_tab(tab_names, view_tabs):
+    chosen_tabs = [] if is_script() else tab_names if is_export() else [view_tabs.value]
+    remember(tab=None if is_export() else view_tabs.value)
+    return (chosen_tabs,)
+
+
+@app.cell(hide_code=True)
+def views(chosen_tabs, options, results):
+    _problems: list[str] = []
+    _views = view_figures(results, options.results_path, _problems.append)
+    _shown = [show_view(make, _problems, tab) for tab, (_, make) in _views.items() if tab in chosen_tabs]
+    mo.vstack(_shown) if _shown else None
+    return
+
+
+@app.cell(hide_code=True)
+def table(chosen_tabs, results):
+    mo.stop("Table" not in chosen_tabs)
+    _rows = results[SHOWN].assign(
+        lpc_alpha=[number_text(alpha) if pd.notna(alpha) else "" for alpha in results["lpc_alpha"]]
+    )
+    mo.ui.table(
+        _rows.to_dict("records"),
+        selection=None,
+        page_size=12,
+        show_column_summaries=False,
+        show_data_types=False,
+        format_mapping=SHOWN_AS,
+    )
+    return
+
+
+@app.cell(hide_code=True)
+def comparison(results):
+    _names = results.loc[results["has_cache"], "name"].tolist()
+    first_dropdown = mo.ui.dropdown(_names, value=_names[0] if _names else None, label="compare")
+    second_dropdown = mo.ui.dropdown(_names, value=_names[1] if len(_names) > 1 else None, label="with")
+    return first_dropdown, second_dropdown
+
+
+@app.cell(hide_code=True)
+def compared_pair(first_dropdown, second_dropdown):
+    compared = list(dict.fromkeys(name for name in (first_dropdown.value, second_dropdown.value) if name))
+    return (compared,)
+
+
+@app.cell(hide_code=True)
+def side_by_side(chosen_tabs, compared, first_dropdown, results, second_dropdown):
+    mo.stop("Side by side" not in chosen_tabs)
+    _choice = mo.hstack([first_dropdown, second_dropdown], justify="start", wrap=True)
+    if len(compared) < 2:
+        _shown = text("Choose two checkpoints that have a routing cache (python batch_eval.py).")
+    else:
+        _shown = show_view(lambda: side_by_side_figure(results, compared), [], "Routing of two checkpoints")
+    mo.vstack([_choice, _shown])
+    return
+
+
+@app.cell(hide_code=True)
+def save_controls(chosen_tabs, options):
+    formats_choice = mo.ui.multiselect(FORMATS, value=options.format, label="formats")
+    width_choice = mo.ui.dropdown(WIDTHS, value=options.width, label="width")
+    save_button = mo.ui.run_button(label="Save all figures")
+    mo.vstack(
+        [
+            mo.hstack([formats_choice, width_choice, save_button], justify="start", align="end", wrap=True),
+            text("column: 3.25 in, page: 6.75 in. Each figure's numbers are saved beside it as CSV.", "rlmop-note"),
+        ]
+    ) if "Save" in chosen_tabs and not is_export() else None
+    return formats_choice, save_button, width_choice
+
+
+@app.cell(hide_code=True)
+def save(compared, filter_name, formats_choice, options, results, save_button, width_choice):
+    _lines = []
+    if save_button.value or is_script():
+
+        def _tell(problem):
+            warn(problem) if is_script() else _lines.append(text(problem, "rlmop-note"))
+
+        def _saved(paths):
+            _lines.extend(text(f"Saved {path}") for path in paths)
+            for path in paths if is_script() else ():
+                print(f"saved {path}")
+            _bar.update(1)
+
+        _figures = saved_figures(results, compared, filter_name, options.results_path, _tell)
+        try:
+            with progress(len(_figures), "saving figures") as _bar:
+                save_all(
+                    _figures,
+                    lambda name: cross_task_plot_path(name, options.plots_dir),
+                    options.format if is_script() else formats_choice.value,
+                    options.width if is_script() else width_choice.value or "screen",
+                    _saved,
+                    _tell,
+                )
+        except UserError as error:
+            stop_with(error)
+    mo.vstack(_lines)
+    return
 
 
 @app.function(hide_code=True)
@@ -74,17 +256,9 @@ def parse_options(arguments):
         "--results_path", default=RESULTS_PATH, metavar="CSV", help="what batch_eval.py wrote [%(default)s]"
     )
     parser.add_argument("--task", metavar="PATTERN", help="only these tasks, such as 'BabyAI-GoTo*'")
+    add_saving_flags(parser)
     parser.add_argument("--plots_dir", default=PLOTS_DIR, help="where figures go [%(default)s]")
     return parser.parse_args(arguments)
-
-
-@app.function(hide_code=True)
-def stop_with(problem):
-    """End a script with one line and exit status 2; in a notebook, show the problem instead of this cell's output."""
-    if is_script():
-        print(f"error: {problem}", file=sys.stderr)
-        sys.exit(2)
-    mo.stop(True, mo.callout(mo.md(str(problem)), kind="warn"))
 
 
 @app.function(hide_code=True)
@@ -147,7 +321,7 @@ def load_caches(results: pd.DataFrame) -> tuple[dict[str, dict], list[str]]:
 @app.function(hide_code=True)
 def expert_use_figure(caches: dict[str, dict]) -> Figure:
     if not caches:
-        raise ValueError("none of these checkpoints has a routing cache (python batch_eval.py makes them)")
+        raise NothingToShow("none of these checkpoints has a routing cache (python batch_eval.py makes them)")
     data = {name: cache["routing_data"] for name, cache in caches.items()}
     return plot_expert_use(data, {name: cache.get("expert_hidden_sizes") for name, cache in caches.items()})
 
@@ -158,13 +332,15 @@ def side_by_side_figure(results: pd.DataFrame, names: list[str]) -> Figure:
 
     Raises:
         ArtifactError: a cache cannot be read.
-        ValueError: they cannot be compared.
+        NothingToShow: they cannot be compared.
     """
     rows = results.set_index("name").loc[names]
     caches = [read_routing_cache(path) for path in rows["routing_cache"]]
     sizes = [cache.get("expert_hidden_sizes") for cache in caches]
     if sizes[0] != sizes[-1]:
-        raise ValueError(f"these checkpoints have other experts: {json.dumps(sizes[0])} and {json.dumps(sizes[-1])}")
+        raise NothingToShow(f"these checkpoints have other experts: {json.dumps(sizes[0])} and {json.dumps(sizes[-1])}")
+    from fast_babyai.reference import render_level
+
     images = {}
     for name, task_id, cache in zip(names, rows["task_id"], caches, strict=True):
         level_seed = cache["routing_data"].episodes[0]["seed"]
@@ -175,174 +351,86 @@ def side_by_side_figure(results: pd.DataFrame, names: list[str]) -> Figure:
 
 @app.function(hide_code=True)
 def view_figures(
-    results: pd.DataFrame, results_path: str
-) -> dict[str, tuple[str, Callable[[], tuple[Figure, list[str]]]]]:
-    """Return by tab the file name of its figure, and how the figure and the list of what is missing in it are made."""
+    results: pd.DataFrame, results_path: str, tell: Callable[[str], object]
+) -> dict[str, tuple[str, Callable[[], Figure]]]:
+    """Return by tab the file name of its figure, and how that is made; `tell` hears what is missing in it."""
 
     def curves():
         runs, problems = learning_curves(results)
+        for problem in problems:
+            tell(problem)
         if not runs:
-            raise ValueError(f"no {METRICS_FILE} beside these checkpoints")
-        return plot_learning_curves(runs), problems
+            raise NothingToShow(f"no {METRICS_FILE} beside these checkpoints")
+        return plot_learning_curves(runs)
 
     def expert_use():
         caches, problems = load_caches(results)
+        for problem in problems:
+            tell(problem)
         if problems and not caches:
-            raise ValueError("; ".join(problems))
-        return expert_use_figure(caches), problems
+            raise NothingToShow("; ".join(problems))
+        return expert_use_figure(caches)
+
+    def phases():
+        mixtures = final[final["has_cache"] & final["lpc_alpha"].notna()]
+        if mixtures["task_id"].nunique() != 1:
+            raise NothingToShow("phases are compared within one task: choose one")
+        caches = loaded(mixtures)
+        by_alpha: dict[float, list] = {}
+        for name, cache in caches.items():
+            alpha = float(mixtures.set_index("name").loc[name, "lpc_alpha"])
+            by_alpha.setdefault(alpha, []).append(cache["routing_data"])
+        return plot_phases_by_alpha(by_alpha, f"\n{short_task(mixtures['task_id'].iloc[0])}")
+
+    def decisions():
+        runs: dict[str, list] = {}
+        for name, cache in loaded(final).items():
+            runs.setdefault(name.split(" seed ")[0], []).append(cache["routing_data"])
+        return plot_measure_correlations(runs)
+
+    def loaded(rows):
+        caches, problems = load_caches(rows)
+        for problem in problems:
+            tell(problem)
+        return caches
 
     final = results[results["update"].isna()] if results["update"].isna().any() else results
     views = {
-        "Success and cost": ("success_against_lpc", lambda: (plot_success_against_lpc(final), [])),
-        "Price of experts": ("lpc_alpha", lambda: (plot_lpc_alpha(final), [])),
-        "Difficulty": ("lpc_against_difficulty", lambda: (plot_lpc_against_difficulty(final), [])),
+        "Success and cost": ("success_against_lpc", lambda: plot_success_against_lpc(final)),
+        "Price of experts": ("lpc_alpha", lambda: plot_lpc_alpha(final)),
+        "Difficulty": ("lpc_against_difficulty", lambda: plot_lpc_against_difficulty(final)),
         "Learning curves": ("learning_curves", curves),
+        "Along training": ("metrics_over_updates", lambda: plot_metrics_over_updates(results)),
+        "Phases": ("lpc_by_phase", phases),
+        "Decisions": ("measure_correlations", decisions),
         "Use of experts": ("expert_use", expert_use),
     }
     if lesion_results_path(results_path).exists():  # as few make one, nobody has to hear that there is none
-        views["Experts off"] = ("lesions", lambda: (lesions_figure(final, results_path), []))
+        views["Experts off"] = ("lesions", lambda: lesions_figure(final, results_path))
     return views
 
 
 @app.function(hide_code=True)
-def show_figure(make):
+def saved_figures(
+    results: pd.DataFrame, compared: list[str], chosen: str, results_path: str, tell: Callable[[str], object]
+) -> dict[str, Callable[[], Figure]]:
+    """Return by file name all that is saved; filters and the compared pair are part of the name."""
+    figures = {file_name(name, chosen): make for name, make in view_figures(results, results_path, tell).values()}
+    if len(compared) == 2:
+        figures[file_name("side_by_side", *compared)] = lambda: side_by_side_figure(results, compared)
+    return figures
+
+
+@app.function(hide_code=True)
+def show_view(make: Callable[[], Figure], problems: list[str], description: str):
     """Return the figure of a tab and what is missing in it, or a line of text where there is nothing to show."""
     try:
-        figure, problems = make()
-    except (ValueError, UserError) as error:
-        return mo.md(f"Nothing to show: {error}.")
-    notes = [mo.callout(mo.md(problem), kind="warn") for problem in problems]
-    return mo.vstack([*notes, mo.as_html(figure)])
-
-
-@app.function(hide_code=True)
-def save_figure(figure: Figure, name: str, plots_dir: str) -> Path:
-    path = cross_task_plot_path(name, plots_dir)
-    with atomic_write(path, "wb") as file:
-        figure.savefig(file, format="png", dpi=150)
-    return path
-
-
-@app.function(hide_code=True)
-def save_all_figures(results: pd.DataFrame, compared: list[str], options: argparse.Namespace) -> list[Path]:
-    """Save every view, and the heatmaps of the compared checkpoints; return their paths."""
-    figures = dict(view_figures(results, options.results_path).values())
-    if len(compared) == 2:
-        figures["side_by_side"] = lambda: (side_by_side_figure(results, compared), [])
-    saved = []
-    for name, make in figures.items():
-        try:
-            figure, problems = make()
-        except (ValueError, UserError) as error:
-            problems = [f"no {name}: {error}"]
-        else:
-            saved.append(save_figure(figure, name, options.plots_dir))
-        for problem in problems if is_script() else ():
-            warn(problem)
-    return saved
-
-
-@app.cell(hide_code=True)
-def load():
-    try:
-        options = parse_options(sys.argv[1:])
-        all_results = load_results(options.results_path, options.task)
-    except UserError as error:
-        stop_with(error)
-    for _column in ("seed", "update", "routing_cache"):
-        if _column not in all_results:  # a CSV of before these columns
-            all_results[_column] = pd.NA
-    all_results["folder"] = [str(Path(path).parent) for path in all_results["checkpoint_path"]]
-    all_results["has_cache"] = [pd.notna(path) and Path(path).is_file() for path in all_results["routing_cache"]]
-    mo.md("# Many checkpoints")
-    return all_results, options
-
-
-@app.cell(hide_code=True)
-def filters(all_results):
-    def _choices(column):
-        return sorted(all_results[column].dropna().unique().tolist())
-
-    task_filter = mo.ui.multiselect(_choices("task_id"), label="tasks (none chosen: all)")
-    trial_filter = mo.ui.multiselect([str(trial) for trial in _choices("trial")], label="trials")
-    seed_filter = mo.ui.multiselect([str(seed) for seed in _choices("seed")], label="seeds")
-    mo.hstack([task_filter, trial_filter, seed_filter], justify="start", gap=2)
-    return seed_filter, task_filter, trial_filter
-
-
-@app.cell(hide_code=True)
-def results_table(all_results, seed_filter, task_filter, trial_filter):
-    results = all_results
-    for _column, _filter in (("task_id", task_filter), ("trial", trial_filter), ("seed", seed_filter)):
-        if _filter.value:
-            results = results[results[_column].astype(str).isin(_filter.value)]
-    if results.empty:
-        stop_with("No checkpoint has these tasks, trials and seeds.")
-    mo.ui.table(
-        results[SHOWN],
-        selection=None,
-        page_size=10,
-        label=f"{len(results)} checkpoint{'s' * (len(results) != 1)}",
-        format_mapping=FORMATS,
-    )
-    return (results,)
-
-
-@app.cell(hide_code=True)
-def views(options, results):
-    _is_export = mo.app_meta().request is None  # nobody will click: tabs cannot wait until they are opened
-    view_tabs = mo.ui.tabs(
-        {
-            name: show_figure(make) if _is_export else mo.lazy(lambda make=make: show_figure(make))
-            for name, (_, make) in ({} if is_script() else view_figures(results, options.results_path)).items()
-        }
-    )
-    mo.vstack([view_tabs])
-    return
-
-
-@app.cell(hide_code=True)
-def comparison(results):
-    _names = results.loc[results["has_cache"], "name"].tolist()
-    first_dropdown = mo.ui.dropdown(_names, value=_names[0] if _names else None, label="compare")
-    second_dropdown = mo.ui.dropdown(_names, value=_names[1] if len(_names) > 1 else None, label="with")
-    mo.vstack([mo.md("## Two checkpoints side by side"), mo.hstack([first_dropdown, second_dropdown], justify="start")])
-    return first_dropdown, second_dropdown
-
-
-@app.cell(hide_code=True)
-def side_by_side(first_dropdown, results, second_dropdown):
-    mo.stop(is_script())
-    _compared = list(dict.fromkeys(name for name in (first_dropdown.value, second_dropdown.value) if name))
-    mo.stop(len(_compared) < 2, mo.md("Choose two checkpoints that have a routing cache (python batch_eval.py)."))
-    try:
-        fig_comparison = side_by_side_figure(results, _compared)
-    except (ValueError, UserError) as error:
-        stop_with(error)
-    mo.as_html(fig_comparison)
-    return
-
-
-@app.cell(hide_code=True)
-def save_controls():
-    save_button = mo.ui.run_button(label="Save all figures")
-    mo.vstack([save_button])
-    return (save_button,)
-
-
-@app.cell(hide_code=True)
-def save(first_dropdown, options, results, save_button, second_dropdown):
-    _compared = list(dict.fromkeys(name for name in (first_dropdown.value, second_dropdown.value) if name))
-    _saved = []
-    if save_button.value or is_script():
-        try:
-            _saved = save_all_figures(results, _compared, options)
-        except UserError as error:
-            stop_with(error)
-    if is_script():
-        print("\n".join(f"saved {path}" for path in _saved))
-    mo.md("\n\n".join(f"Saved `{path}`" for path in _saved))
-    return
+        shown = picture(make(), description)
+    except (NothingToShow, UserError) as error:
+        shown = text(f"Nothing to show: {error}.", "rlmop-note")
+    notes = [*map(callout, problems)]
+    problems.clear()
+    return mo.vstack([*notes, shown])
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from gymnasium.vector import VectorWrapper
 from minigrid.core.actions import Actions
+from minigrid.core.constants import COLOR_TO_IDX, DIR_TO_VEC, OBJECT_TO_IDX
 from tqdm import tqdm
 
 from basics.config import Parser, legacy_config
@@ -32,6 +33,36 @@ from results.eval_options import NUM_ENVS, NUM_EPISODES, Lesion, add_evaluation_
 from results.routing_data import RoutingData
 
 POLICY_BATCH = 128  # agents per run of the policy, always: see `PolicyActor`
+OWN_CELL, CELL_AHEAD = (3, 6), (3, 5)  # of the 7x7 view: the agent's, which shows what is in its hand, and the next one
+DOOR, BOX = OBJECT_TO_IDX["door"], OBJECT_TO_IDX["box"]
+OPEN, CLOSED, LOCKED = 0, 1, 2  # a door's state in an observation
+LOOKS = 256  # kinds of objects by type and color, as `look_of` numbers them
+
+
+def look_of(kind, color):
+    """Return a number for what an object looks like, from minigrid's numbers (or arrays) of its type and color."""
+    return kind * 16 + color
+
+
+def events_of_step(before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> list[tuple[int, str]]:
+    """Return what a step did to objects, as (environment, what), of the observations before and after it.
+
+    What: `pick up`, `drop`, `unlock` (which opens the door), `open` or `close` (a door), `open box`.
+    """
+    events = []
+    hand = after["carrying"].astype(int) - before["carrying"]
+    events += [(index, "pick up") for index in np.flatnonzero(hand > 0).tolist()]
+    events += [(index, "drop") for index in np.flatnonzero(hand < 0).tolist()]
+    was, now = (np.asarray(each["image"][:, *CELL_AHEAD], int) for each in (before, after))
+    stayed = before["direction"] == after["direction"]  # ahead is still the same cell, unless it walked
+    for index in np.flatnonzero(stayed & (was != now).any(1) & (hand == 0)).tolist():
+        kind, state = was[index, 0], (was[index, 2], now[index, 2])
+        if kind == DOOR and now[index, 0] == DOOR and was[index, 1] == now[index, 1]:
+            what = {(LOCKED, OPEN): "unlock", (CLOSED, OPEN): "open", (OPEN, CLOSED): "close"}.get(state)
+            events += [(index, what)] if what else []
+        elif kind == BOX:
+            events.append((index, "open box"))
+    return events
 
 
 class EvalVectorEnv(VectorWrapper):
@@ -45,10 +76,12 @@ class EvalVectorEnv(VectorWrapper):
         running        bool [N]: the state just returned belongs to an episode that counts
         episode_start  bool [N]: it is the first state of such an episode
         timestep       int64 [N]: steps since the episode's start
+        target_in_view bool [N]: something that looks like a goal of the mission is seen, elsewhere than in the hand
 
     Attributes:
-        episodes: level seed -> dict with mission, seed, success, num_steps, bot_steps, env_context, of every episode
-            begun; success and num_steps are None until it ends.
+        episodes: level seed -> dict with mission, seed, success, num_steps, bot_steps, events, env_context, of every
+            episode begun; success and num_steps are None until it ends. An event is [timestep, what, [x, y]]: what the
+            action of that step did to the object in that cell (`events_of_step`).
         bot_plan_failures: levels passed over.
         final_observations: after a step in which episodes ended, what they ended with.
     """
@@ -84,13 +117,21 @@ class EvalVectorEnv(VectorWrapper):
         self._running = np.zeros(self.num_envs, bool)
         self._episode_start = np.zeros(self.num_envs, bool)
         self._timestep = np.zeros(self.num_envs, np.int64)
+        self._looks_of_goals = np.zeros((self.num_envs, LOOKS), bool)
         self._infos: dict = {}
         self._deal(np.ones(self.num_envs, bool))
         return self._observations, self._all_infos()
 
     def step(self, actions):
         actions = np.where(self._running, actions, int(Actions.done))
+        before, position = self._observations, self._infos["agent_pos"]
         self._observations, rewards, terminated, truncated, self._infos = self.env.step(actions)
+        stayed = (self._infos["agent_pos"] == position).all(1)
+        for index, what in events_of_step(before, self._observations):
+            if self._running[index] and stayed[index]:
+                ahead = (position[index] + DIR_TO_VEC[before["direction"][index]]).tolist()
+                episode = self.episodes[int(self._level_seed[index])]
+                episode["events"].append([int(self._timestep[index]), what, ahead])
         self._timestep += 1
         self._episode_start[:] = False
         ended = terminated | truncated
@@ -110,7 +151,14 @@ class EvalVectorEnv(VectorWrapper):
             "running": self._running.copy(),
             "episode_start": self._episode_start.copy(),
             "timestep": self._timestep.copy(),
+            "target_in_view": self._sees_target(),
         }
+
+    def _sees_target(self) -> np.ndarray:
+        image = self._observations["image"]
+        looks = look_of(image[..., 0].astype(int), image[..., 1])
+        looks[:, *OWN_CELL] = 0
+        return np.asarray(np.take_along_axis(self._looks_of_goals, looks.reshape(self.num_envs, -1), 1).any(1))
 
     def _deal(self, free: np.ndarray) -> None:
         """Restart the environments where `free` (bool [N]): on the next levels, or idle when there are enough."""
@@ -143,8 +191,12 @@ class EvalVectorEnv(VectorWrapper):
             "success": None,
             "num_steps": None,
             "bot_steps": int(self._infos["bot_steps"][index]),
+            "events": [],
             "env_context": env_context,
         }
+        self._looks_of_goals[index] = False
+        for goal in env_context["goals"]:
+            self._looks_of_goals[index, look_of(OBJECT_TO_IDX[goal["type"]], COLOR_TO_IDX[goal["color"]])] = True
 
     def _restart(self, indices: np.ndarray) -> None:
         mask = np.zeros(self.num_envs, bool)
@@ -163,8 +215,10 @@ class Actor(Protocol):
 
     expert_costs: Sequence[Sequence[float]]  # per layer, its experts' costs; empty without routers
 
-    def act(self, observations: dict[str, np.ndarray], infos: dict) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Return actions [N], and per layer the router weights [N, E] that led to them."""
+    def act(
+        self, observations: dict[str, np.ndarray], infos: dict
+    ) -> tuple[np.ndarray, list[np.ndarray], np.ndarray | None]:
+        """Return actions [N], per layer the router weights [N, E] that led to them, and logits [N, A] if it has any."""
         ...
 
 
@@ -178,7 +232,7 @@ class PolicyActor:
         self.state = agent.policy.initial_state(num_envs)
 
     @torch.no_grad()
-    def act(self, observations: dict[str, np.ndarray], infos: dict) -> tuple[np.ndarray, list[np.ndarray]]:
+    def act(self, observations: dict[str, np.ndarray], infos: dict) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
         observation = torch.from_numpy(observation_vector(observations))
         not_done = torch.from_numpy((~infos["episode_start"]).astype(np.float32))
         if infos["episode_start"].any():
@@ -189,7 +243,8 @@ class PolicyActor:
         if not output.logits.isfinite().all():
             raise UserError("what this policy computes are no finite numbers: there is nothing to evaluate")
         self.state = output.state
-        return output.logits.numpy().argmax(-1), [layer.numpy() for layer in output.used_routing]
+        logits = output.logits.numpy()
+        return logits.argmax(-1), [layer.numpy() for layer in output.used_routing], logits
 
 
 class Record:
@@ -212,7 +267,7 @@ class Record:
     def columns(self) -> list[np.ndarray]:
         """Return each array of all steps, [steps * N, ...]."""
         columns = (np.concatenate(column)[: self.num_steps] for column in zip(*self.blocks, strict=True))
-        return [column.reshape(-1, *column.shape[2:]) for column in columns]
+        return [column.reshape(column.shape[0] * column.shape[1], *column.shape[2:]) for column in columns]
 
 
 class Evaluation(NamedTuple):
@@ -239,6 +294,7 @@ def evaluate(
     backend: str = "fast",
     lesion: Lesion | None = None,
     on_episodes: Callable[[int], object] | None = None,
+    first_level: int = EVAL_SEED_OFFSET,
 ) -> Evaluation:
     """Play `num_episodes` evaluation levels of a task greedily and measure success, paths and routing.
 
@@ -248,6 +304,7 @@ def evaluate(
         num_envs: environments side by side; the result does not depend on it.
         lesion: experts switched off.
         on_episodes: called with the number of episodes just finished, for progress bars.
+        first_level: the level seed to begin with; to play one level again, name its seed and one episode.
 
     Raises:
         UserError: unknown task, impossible lesion, or weights that are not finite numbers.
@@ -256,7 +313,7 @@ def evaluate(
         raise UserError("its weights hold NaN or infinity: this training run diverged, there is nothing to evaluate")
     rule = None if lesion is None else lesion.rule(agent.expert_hidden_sizes)
     num_envs = min(num_envs, num_episodes)
-    env = EvalVectorEnv(task_id, num_envs, num_episodes, max_steps=max_steps, backend=backend)
+    env = EvalVectorEnv(task_id, num_envs, num_episodes, max_steps=max_steps, backend=backend, first_level=first_level)
     try:
         metrics, routing_data = play(PolicyActor(agent, num_envs, rule), env, on_episodes)
     finally:
@@ -271,7 +328,7 @@ def play(actor: Actor, env: EvalVectorEnv, on_episodes: Callable[[int], object] 
     observations, infos = env.reset()
     finished = 0
     while infos["running"].any():
-        actions, weights = actor.act(observations, infos)
+        actions, weights, logits = actor.act(observations, infos)
         record.append(
             infos["running"],
             infos["level_seed"],
@@ -279,6 +336,9 @@ def play(actor: Actor, env: EvalVectorEnv, on_episodes: Callable[[int], object] 
             infos["agent_pos"].astype(np.int16),
             observations["carrying"],
             actions.astype(np.int8),
+            observations["direction"].astype(np.int8),
+            infos["target_in_view"].astype(np.int8),
+            np.empty((env.num_envs, 0), np.float16) if logits is None else logits.astype(np.float16),
             *weights,
         )
         observations, _, _, _, infos = env.step(actions)
@@ -289,16 +349,17 @@ def play(actor: Actor, env: EvalVectorEnv, on_episodes: Callable[[int], object] 
     seeds = sorted(env.episodes)
     episodes = [env.episodes[seed] for seed in seeds]
     running, *columns = record.columns()
-    level_seed, timestep, position, carrying, action, *weights = (column[running] for column in columns)
-    order = np.lexsort((timestep, level_seed))
-    weights = [layer[order] for layer in weights]
+    columns = [column[running] for column in columns]
+    order = np.lexsort((columns[1], columns[0]))  # by level, then by timestep
+    level_seed, timestep, position, carrying, action, direction, target_in_view, logits, *weights = (
+        column[order] for column in columns
+    )
     lpc = np.full(len(order), np.nan, np.float32)
     if weights:
         lpc = compute_lpc([torch.from_numpy(layer) for layer in weights], actor.expert_costs).numpy()
-    episode = np.searchsorted(seeds, level_seed[order])
-    routing_data = RoutingData(
-        episode, timestep[order], position[order], weights, lpc, carrying[order], action[order], episodes
-    )
+    episode = np.searchsorted(seeds, level_seed)
+    further = {"direction": direction, "target_in_view": target_in_view, "logits": logits}
+    routing_data = RoutingData(episode, timestep, position, weights, lpc, carrying, action, episodes, **further)
 
     path_ratios = [episode["num_steps"] / episode["bot_steps"] for episode in episodes if episode["success"]]
     metrics = {

@@ -34,8 +34,8 @@ def dataset_name(task_id: str, player: str) -> str:
 class BotActor:
     """Takes the bot's actions."""
 
-    def act(self, observations, infos) -> tuple[np.ndarray, list[np.ndarray]]:
-        return infos["bot_action"], []
+    def act(self, observations, infos) -> tuple[np.ndarray, list[np.ndarray], None]:
+        return infos["bot_action"], [], None
 
 
 def played_episodes(env, actor) -> Iterator[dict]:
@@ -50,7 +50,7 @@ def played_episodes(env, actor) -> Iterator[dict]:
     while infos["running"].any():
         running, seeds = infos["running"], infos["level_seed"].tolist()
         before = {name: observations[name].copy() for name in ("image", "direction")}
-        actions, _ = actor.act(observations, infos)
+        actions, *_ = actor.act(observations, infos)
         missions = infos["mission"]
         observations, rewards, terminated, truncated, infos = env.step(actions)
         for index in np.flatnonzero(running).tolist():

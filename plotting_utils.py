@@ -4,6 +4,10 @@ Routing data is a `RoutingData` or a list of its entries (dicts with position, l
 are the data frame of `tables.read_results`, learning curves those of `tables.read_metrics`. `expert_hidden_sizes`
 (per layer, its experts' hidden sizes) lets legends say "GRU 16" instead of "expert 1".
 
+    with page("column"):                          # 3.25 in wide; "page": 6.75 in; "screen": as the figure likes
+        figure = plot_dependence(routing_data)
+    numbers_of(figure)                            # the rows of the CSV that is saved beside it
+
 Nothing here knows an environment or a notebook, and no figure is registered with pyplot, so none has to be closed.
 """
 
@@ -15,15 +19,13 @@ from plotting.cross_task import (
     plot_lesions,
     plot_lpc_against_difficulty,
     plot_lpc_alpha,
+    plot_metrics_over_updates,
     plot_success_against_lpc,
-    seed_agreement,
-    short_task,
-    summarise_runs,
-    wilson_interval,
 )
 from plotting.data import (
     GROUPINGS,
     GridInfo,
+    NothingToShow,
     aggregate_routing_by_position,
     compute_grid_bounds,
     compute_grid_info,
@@ -33,6 +35,14 @@ from plotting.data import (
     mission_type,
     room_labels_for_groups,
 )
+from plotting.dependence import (
+    episode_counts,
+    plot_conditional_means,
+    plot_dependence,
+    plot_relative_maps,
+    routing_dependence,
+    steps_clicked,
+)
 from plotting.heatmaps import (
     plot_grouped_routing,
     plot_lpc,
@@ -41,8 +51,15 @@ from plotting.heatmaps import (
     render_lpc_heatmap,
     render_routing_heatmap,
 )
+from plotting.measures import (
+    action_information,
+    cell_measures,
+    lpc_correlations,
+    plot_measure_correlations,
+    plot_measures,
+    plot_phases_by_alpha,
+)
 from plotting.steps import (
-    ACTION_NAMES,
     OBJECT_KINDS,
     behaviours,
     object_distances,
@@ -51,8 +68,35 @@ from plotting.steps import (
     plot_routing_by_distance,
     plot_routing_entropy,
     plot_specialisation,
-    plot_step,
     plot_weight_histograms,
     routing_entropy,
 )
-from plotting.style import EXPERT_CMAPS, EXPERT_COLORS, UNVISITED_COLOR, WALL_COLOR, expert_names
+from plotting.style import (
+    EXPERT_CMAPS,
+    EXPERT_COLORS,
+    PAGES,
+    TASK_COLORS,
+    UNVISITED_COLOR,
+    WALL_COLOR,
+    expert_cmap,
+    expert_color,
+    expert_names,
+    lesion_name,
+    number_text,
+    numbers_of,
+    page,
+)
+from plotting.variables import ACTION_NAMES, distance_due, phases, step_variables
+from results.paths import short_task
+from results.statistics import (
+    entropy_bits,
+    explained_share,
+    fisher_mean,
+    kl_bits,
+    means_over_episodes,
+    mutual_information_bits,
+    seed_agreement,
+    smoothed,
+    summarise_runs,
+    wilson_interval,
+)

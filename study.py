@@ -27,6 +27,8 @@ from basics.config import POLICIES, Parser, load_keys
 from basics.errors import PARENT, UserError, run_script
 from results import paths, routing_caches, tables
 from results.eval_options import positive
+from results.paths import short_task
+from results.statistics import seed_agreement, wilson_interval
 
 HERE = Path(__file__).parent
 SCRIPTS = {script: policy for policy, script in POLICIES.items()}  # what each trains
@@ -214,7 +216,6 @@ def table(study: Study, folder: Path) -> str:
     Success: with the 95 % Wilson interval of one evaluation's levels and, after it, the range over seeds. Minutes: of
     training.
     """
-    from plotting.cross_task import short_task, wilson_interval  # slow to import, and --help needs none of it
 
     results_path = folder / "evaluation_results.csv"
     results = tables.read_results(results_path).sort_values(["task_id", "trial", "seed"])
@@ -269,7 +270,6 @@ def training_cost(checkpoint_path: str) -> tuple[float, float]:
 
 def agreement(caches: list[str]) -> float:
     """Return how far seeds find the same levels expensive: the mean of `seed_agreement` over their pairs, or NaN."""
-    from plotting.cross_task import seed_agreement
 
     data = [routing_caches.read_routing_cache(path)["routing_data"] for path in caches]
     pairs = [seed_agreement(first, second) for first, second in itertools.combinations(data, 2)]

@@ -1,7 +1,6 @@
 """Routing data averaged per cell and split into groups."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -18,22 +17,39 @@ _DOOR_PLACES = ["right", "below", "left", "above", "in another room"]
 _MISSION_TYPES = {"go to": "go to", "pick up": "pick up", "open": "open", "put": "put next to"}
 
 
-class GridInfo(NamedTuple):
-    """The cells of a heatmap, bounds included, and those of them that are walls."""
+class NothingToShow(ValueError):
+    """There is nothing that a figure could show; the message says why."""
 
-    min_x: int
-    max_x: int
-    min_y: int
-    max_y: int
-    walls: np.ndarray = np.empty((0, 2), int)  # [W, 2]
+
+class GridInfo(Mapping):
+    """The cells of a heatmap: a mapping of its bounds (x_min, x_max, y_min, y_max, grid_width, grid_height), which are
+    attributes too, and `walls` [W, 2], those of its cells that are walls."""
+
+    BOUNDS = ("x_min", "x_max", "y_min", "y_max", "grid_width", "grid_height")
+
+    def __init__(self, x_min: int, x_max: int, y_min: int, y_max: int, walls: np.ndarray | None = None):
+        self.x_min, self.x_max, self.y_min, self.y_max = x_min, x_max, y_min, y_max
+        self.grid_width, self.grid_height = x_max - x_min + 1, y_max - y_min + 1
+        self.walls = np.empty((0, 2), int) if walls is None else walls
 
     @property
-    def width(self) -> int:
-        return self.max_x - self.min_x + 1
+    def edges(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the borders between columns [grid_width + 1] and between rows [grid_height + 1] of cells."""
+        return np.arange(self.x_min, self.x_max + 2) - 0.5, np.arange(self.y_min, self.y_max + 2) - 0.5
 
-    @property
-    def height(self) -> int:
-        return self.max_y - self.min_y + 1
+    def __getitem__(self, name: str) -> int:
+        if name not in self.BOUNDS:
+            raise KeyError(name)
+        return getattr(self, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.BOUNDS)
+
+    def __len__(self) -> int:
+        return len(self.BOUNDS)
+
+    def __repr__(self) -> str:
+        return f"GridInfo({dict(self)}, {len(self.walls)} walls)"
 
 
 def compute_grid_bounds(positions: Sequence) -> GridInfo:
@@ -41,8 +57,8 @@ def compute_grid_bounds(positions: Sequence) -> GridInfo:
     positions = np.asarray(positions, int).reshape(-1, 2)
     if len(positions) == 0:
         return GridInfo(0, 0, 0, 0)
-    (min_x, min_y), (max_x, max_y) = positions.min(0).tolist(), positions.max(0).tolist()
-    return GridInfo(min_x, max_x, min_y, max_y)
+    (x_min, y_min), (x_max, y_max) = positions.min(0).tolist(), positions.max(0).tolist()
+    return GridInfo(x_min, x_max, y_min, y_max)
 
 
 def compute_grid_info(routing_data: Entries) -> GridInfo:
@@ -87,11 +103,11 @@ def visited_cells(data: RoutingData) -> tuple[np.ndarray, np.ndarray, np.ndarray
     """Return the distinct positions [C, 2], each step's place among them [T] and the number of visits [C]."""
     bounds = compute_grid_bounds(data.position)
     x, y = data.position.T.astype(int)
-    visits = np.bincount((x - bounds.min_x) * bounds.height + y - bounds.min_y)
+    visits = np.bincount((x - bounds.x_min) * bounds.grid_height + y - bounds.y_min)
     cells = np.flatnonzero(visits)
     place_of_cell = np.cumsum(visits > 0) - 1
-    positions = np.column_stack(np.divmod(cells, bounds.height)) + np.array([bounds.min_x, bounds.min_y])
-    return positions, place_of_cell[(x - bounds.min_x) * bounds.height + y - bounds.min_y], visits[cells]
+    positions = np.column_stack(np.divmod(cells, bounds.grid_height)) + np.array([bounds.x_min, bounds.y_min])
+    return positions, place_of_cell[(x - bounds.x_min) * bounds.grid_height + y - bounds.y_min], visits[cells]
 
 
 def aggregate_routing_by_position(
@@ -133,7 +149,7 @@ def group_routing_data(routing_data: Entries, group_by: str) -> dict[tuple | str
     Keys are (column, row) for `by_starting_room`, and what figures write beside the group for all other groupings.
 
     Raises:
-        ValueError: there is no such grouping.
+        NothingToShow: there is no such grouping.
     """
     data = RoutingData.from_entries(routing_data)
     name = group_by if group_by.startswith("by_") else f"by_{group_by}"
@@ -203,12 +219,13 @@ def _door_place(context: dict) -> str | None:
     return "in another room"
 
 
-def _carrying_phases(data: RoutingData) -> tuple[np.ndarray, list]:
+def carrying_phases(data: RoutingData) -> tuple[np.ndarray, list]:
+    """Return the phase of each step [T] by what hands tell, and the names of phases."""
     first_pick_up = np.full(len(data.episodes), np.iinfo(np.int32).max)
     carrying = data.carrying > 0
     np.minimum.at(first_pick_up, data.episode[carrying], data.timestep[carrying])
     later = data.timestep > first_pick_up[data.episode]
-    return np.where(carrying, 1, np.where(later, 2, 0)), _CARRYING_PHASES
+    return np.where(carrying, 1, np.where(later, 2, 0)), list(_CARRYING_PHASES)
 
 
 def _quadrants(data: RoutingData, position_of: Callable[[dict], Sequence[int] | None]) -> tuple[np.ndarray, list]:
@@ -252,7 +269,7 @@ def _outcomes(data: RoutingData) -> tuple[np.ndarray, list]:
 GROUPINGS: dict[str, Callable[[RoutingData], tuple[np.ndarray, list]]] = {  # -> group of each step (or -1), group keys
     "by_starting_room": _starting_rooms,
     "by_door_location": _door_locations,
-    "by_carrying_phase": _carrying_phases,
+    "by_carrying_phase": carrying_phases,
     "by_agent_quadrant": _agent_quadrants,
     "by_target_quadrant": _target_quadrants,
     "by_mission_type": _mission_types,

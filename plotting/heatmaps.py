@@ -1,7 +1,6 @@
 """Which expert dominates in which cell, and what that costs."""
 
 from collections.abc import Mapping, Sequence
-from textwrap import fill
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +15,7 @@ from plotting.data import (
     Entries,
     Filter,
     GridInfo,
+    NothingToShow,
     aggregate_routing_by_position,
     compute_grid_info,
     group_labels,
@@ -24,35 +24,44 @@ from plotting.data import (
     visited_cells,
 )
 from plotting.style import (
-    EXPERT_CMAPS,
     UNVISITED_COLOR,
     WALL_COLOR,
     Sizes,
     common_names,
+    current_page,
+    expert_cmap,
+    keep_numbers,
+    large,
     layer_sizes,
     layer_title,
     new_figure,
+    panels_in_a_row,
     require_steps,
+    small,
+    wrapped,
 )
 from results.routing_data import RoutingData
 
-_SCALES_HEIGHT = 2.7  # inches, of what tells the colors' meaning
+_SCALES_HEIGHT = 2.3  # inches, of what tells the colors' meaning
 
 
 def _background(grid_info: GridInfo) -> np.ndarray:
     """Return an RGBA picture [height, width, 4] of never-visited cells and walls."""
-    canvas = np.tile(to_rgba(UNVISITED_COLOR), (grid_info.height, grid_info.width, 1))
-    walls = grid_info.walls - [grid_info.min_x, grid_info.min_y]
+    canvas = np.tile(to_rgba(UNVISITED_COLOR), (grid_info.grid_height, grid_info.grid_width, 1))
+    walls = grid_info.walls - [grid_info.x_min, grid_info.y_min]
     canvas[walls[:, 1], walls[:, 0]] = to_rgba(WALL_COLOR)
     return canvas
 
 
 def _show_cells(ax: Axes, canvas: np.ndarray, grid_info: GridInfo) -> None:
-    left, top = grid_info.min_x - 0.5, grid_info.min_y - 0.5
-    ax.imshow(canvas, extent=(left, left + grid_info.width, top + grid_info.height, top), interpolation="nearest")
-    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
-    ax.tick_params(labelsize=7, length=2)
+    left, top = grid_info.x_min - 0.5, grid_info.y_min - 0.5
+    ax.imshow(
+        canvas, extent=(left, left + grid_info.grid_width, top + grid_info.grid_height, top), interpolation="nearest"
+    )
+    ticks = 5 if current_page().width is None or current_page().width > 5 else 2
+    ax.xaxis.set_major_locator(MaxNLocator(ticks, integer=True))
+    ax.yaxis.set_major_locator(MaxNLocator(ticks, integer=True))
+    ax.tick_params(labelsize=small(), length=2)
 
 
 def render_routing_heatmap(
@@ -69,9 +78,9 @@ def render_routing_heatmap(
         dominant = weights.argmax(1)
         for expert in np.unique(dominant):
             here = dominant == expert
-            canvas[y[here] - grid_info.min_y, x[here] - grid_info.min_x] = EXPERT_CMAPS[expert](weights[here, expert])
+            canvas[y[here] - grid_info.y_min, x[here] - grid_info.x_min] = expert_cmap(expert)(weights[here, expert])
     _show_cells(ax, canvas, grid_info)
-    ax.set_title(layer_name.replace("_", " ") if title is None else title, fontsize=9)
+    ax.set_title(layer_name.replace("_", " ") if title is None else title, fontsize=small())
 
 
 def render_lpc_heatmap(
@@ -88,9 +97,9 @@ def render_lpc_heatmap(
     canvas = _background(grid_info)
     if finite.any():
         x, y = np.array(list(avg_lpc_by_pos)).T
-        canvas[y[finite] - grid_info.min_y, x[finite] - grid_info.min_x] = scale.to_rgba(values[finite])
+        canvas[y[finite] - grid_info.y_min, x[finite] - grid_info.x_min] = scale.to_rgba(values[finite])
     _show_cells(ax, canvas, grid_info)
-    ax.set_title(title, fontsize=9)
+    ax.set_title(title, fontsize=small())
     return scale
 
 
@@ -110,11 +119,27 @@ def _plot_heatmap_rows(rows: Sequence[HeatmapRow], sizes: Sizes, title: str) -> 
     names = common_names(rows[0].data, sizes)
     has_image = any(row.image is not None for row in rows)
     columns = has_image + layers + 1
-    cell = float(np.clip(9.6 / columns, 1.4, 2.9))  # inches; 12 in all, as wide as a page
-    aspect = max(row.grid_info.height / row.grid_info.width for row in rows)
-    height = max(len(rows) * (cell * min(aspect, 1.3) + 0.2) + 0.6, _SCALES_HEIGHT)
-    figure = Figure((columns * cell + 2.2, height), layout="constrained")
-    maps, side = figure.subfigures(1, 2, width_ratios=[columns * cell, 2.2])
+    page = current_page()
+    is_narrow = page.width is not None and page.width < 5
+    side_width = 0.0 if is_narrow else 1.7
+    cell = float(np.clip(9.6 / columns, 1.4, 2.9)) if page.width is None else (page.width - side_width) / columns
+    width = columns * cell + side_width
+    aspect = max(row.grid_info.grid_height / row.grid_info.grid_width for row in rows)
+    header = 0.35 + 0.18 * title.count("\n")
+    has_labels = any(row.label for row in rows)
+    label_height = 0.013 * small() * max((len(line) for row in rows for line in row.label.split("\n")), default=0) / 1.4
+    row_height = max(max(cell - 0.15, 0.3) * min(aspect, 1.3) + 0.25, label_height * has_labels)
+    height = len(rows) * row_height + 0.45 + header
+    scales_height = _SCALES_HEIGHT + 0.19 * max(0, len(names) - 4)
+    if is_narrow:
+        figure = Figure((width, height + scales_height), layout="constrained")
+        maps, side = figure.subfigures(2, 1, height_ratios=[height, scales_height])
+        side_width, side_height = width, scales_height
+    else:
+        height = max(height, scales_height)
+        figure = Figure((width, height), layout="constrained")
+        maps, side = figure.subfigures(1, 2, width_ratios=[columns * cell, side_width])
+        side_height = height
     axes = maps.subplots(len(rows), columns, squeeze=False)
     averages = [aggregate_routing_by_position(row.data) for row in rows]
     values = np.array([value for _, lpc in averages for value in lpc.values()])
@@ -126,25 +151,44 @@ def _plot_heatmap_rows(rows: Sequence[HeatmapRow], sizes: Sizes, title: str) -> 
             panel.set_axis_off()
             if row.image is not None:
                 panel.imshow(row.image)
-                panel.set_title(fill(row.mission or "", int(cell * 13)), fontsize=8)
+                panel.set_title(wrapped(row.mission or "", 0.85 * cell, small()), fontsize=small())
         for layer, panel in enumerate(panels[:-1]):
             panel_title = layer_title(layer, row.data, sizes) if place == 0 else ""
-            render_routing_heatmap(panel, routing, row.grid_info, f"layer_{layer}", panel_title)
+            render_routing_heatmap(panel, routing, row.grid_info, f"layer_{layer}", wrapped(panel_title, cell, small()))
         scale = render_lpc_heatmap(panels[-1], lpc, row.grid_info, vmax, "LPC" if place == 0 else "")
-        panels[0].set_ylabel((f"{row.label}\n" if row.label else "") + "y (cell)", fontsize=8)
-        for panel in panels:
-            panel.set_xlabel("x (cell)" if place == len(rows) - 1 else "", fontsize=8)
-    maps.suptitle(title, fontsize=11)
-    _draw_scales(side, names, scale, _SCALES_HEIGHT / height)
-    return figure
+        panels[0].set_ylabel((f"{row.label}\n" if row.label else "") + "y (cell)", fontsize=small())
+        for number, panel in enumerate(panels):
+            panel.set_xlabel("x (cell)" if place == len(rows) - 1 else "", fontsize=small())
+            panel.tick_params(labelbottom=place == len(rows) - 1, labelleft=number == 0)
+    maps.suptitle(wrapped(title, columns * cell), fontsize=large())
+    _draw_scales(side, names, scale, side_width, side_height, scales_height)
+    numbers = [
+        {"row": row.label.replace("\n", " "), "x": x, "y": y, "visits": visits}
+        | {
+            f"layer_{layer}_expert_{expert}": weight
+            for layer, name in enumerate(row.data.layer_names)
+            for expert, weight in enumerate(routing[x, y][name].tolist())
+        }
+        | {"lpc": lpc[x, y]}
+        for row, (routing, lpc) in zip(rows, averages, strict=True)
+        for (x, y), visits in zip(routing, visited_cells(row.data)[2].tolist(), strict=True)
+    ]
+    return keep_numbers(figure, numbers)
 
 
-def _draw_scales(side: SubFigure, names: Sequence[str], scale: ScalarMappable, height: float) -> None:
-    """Draw what the heatmaps' colors mean beside them, into the upper part of that relative height."""
-    experts = side.add_axes((0.08, 1 - 0.5 * height, 0.4, 0.34 * height))
+def _draw_scales(
+    side: SubFigure, names: Sequence[str], scale: ScalarMappable, width: float, height: float, used: float
+) -> None:
+    """Draw what the heatmaps' colors mean into the upper `used` of a part of the figure; all lengths in inches."""
+
+    def box(left: float, top: float, wide: float, high: float) -> tuple[float, float, float, float]:
+        return left / width, 1 - (top + high) / height, wide / width, high / height
+
+    ramp_height = used - 1.55
+    experts = side.add_axes(box(0.15, 0.45, 0.5, ramp_height))
     ramp = np.linspace(0, 1, 64)
     experts.imshow(
-        np.stack([EXPERT_CMAPS[expert](ramp) for expert in range(len(names))]),
+        np.stack([expert_cmap(expert)(ramp) for expert in range(len(names))]),
         extent=(0, 1, len(names) - 0.5, -0.5),
         aspect="auto",
         interpolation="nearest",
@@ -152,15 +196,17 @@ def _draw_scales(side: SubFigure, names: Sequence[str], scale: ScalarMappable, h
     experts.set_yticks(range(len(names)), names)
     experts.yaxis.tick_right()
     experts.set_xticks([0, 1])
-    experts.tick_params(labelsize=8, length=0)
-    experts.set_title("dominant expert's\nmean weight", fontsize=8)
+    experts.tick_params(labelsize=small(), length=0)
+    experts.set_title("dominant expert's\nmean weight", fontsize=small(), loc="left")
     for expert in range(1, len(names)):
         experts.axhline(expert - 0.5, color="white", linewidth=2)
-    bar = side.colorbar(scale, cax=side.add_axes((0.08, 1 - 0.93 * height, 0.1, 0.27 * height)))
-    bar.ax.set_title("mean LPC", fontsize=8, loc="left")
-    bar.ax.tick_params(labelsize=8)
-    cells = [Patch(color=WALL_COLOR, label="wall"), Patch(color=UNVISITED_COLOR, label="never visited")]
-    side.legend(handles=cells, loc="upper left", bbox_to_anchor=(0.42, 1 - 0.66 * height), fontsize=8, frameon=False)
+    bar = side.colorbar(scale, cax=side.add_axes(box(0.15, used - 0.75, 0.12, 0.65)))
+    bar.ax.set_title("mean LPC", fontsize=small(), loc="left", pad=4)
+    bar.ax.tick_params(labelsize=small())
+    bar.ax.yaxis.set_major_locator(MaxNLocator(3))
+    cells = [Patch(color=WALL_COLOR, label="wall"), Patch(color=UNVISITED_COLOR, label="not visited")]
+    place = (0.68 / width, 1 - (used - 0.8) / height)
+    side.legend(handles=cells, loc="upper left", bbox_to_anchor=place, fontsize=small(), frameon=False, handlelength=1)
 
 
 def plot_overall_routing(
@@ -205,7 +251,7 @@ def plot_grouped_routing(
         for key, group in group_routing_data(data, group_by).items()
     ]
     if not rows:
-        raise ValueError(f"the episodes do not tell what {group_by} needs")
+        raise NothingToShow(f"the episodes do not tell what {group_by} needs")
     title = f"Routing {group_by.replace('_', ' ')}{title_suffix}"
     return _plot_heatmap_rows(rows, expert_hidden_sizes, title)
 
@@ -219,12 +265,18 @@ def plot_side_by_side(
     loaded = {name: RoutingData.from_entries(entries) for name, entries in routing_by_name.items()}
     shapes = {tuple(layer.shape[1] for layer in data.weights) for data in loaded.values()}
     if len(shapes) != 1:
-        raise ValueError(f"checkpoints with different numbers of experts per layer: {sorted(shapes)}")
+        raise NothingToShow(f"checkpoints with different numbers of experts per layer: {sorted(shapes)}")
     rows = [
-        HeatmapRow(fill(name, 18), data, compute_grid_info(data), (env_images or {}).get(name))
+        HeatmapRow(wrapped(name, 1.3, small()), data, compute_grid_info(data), (env_images or {}).get(name))
         for name, data in loaded.items()
     ]
     return _plot_heatmap_rows(rows, expert_hidden_sizes, "Routing of several checkpoints, on the same scales")
+
+
+def _colorbar(figure: Figure, scale: ScalarMappable, panel: Axes, label: str) -> None:
+    bar = figure.colorbar(scale, ax=panel, shrink=0.8)
+    bar.set_label(label, fontsize=small())
+    bar.ax.tick_params(labelsize=small())
 
 
 def plot_lpc(routing_data: Entries, expert_hidden_sizes: Sizes = None, title_suffix: str = "") -> Figure:
@@ -239,28 +291,32 @@ def plot_lpc(routing_data: Entries, expert_hidden_sizes: Sizes = None, title_suf
             panels.append((f"layer {layer}", {cell: float(weights[name] @ cost) for cell, weights in routing.items()}))
     visits = dict(zip(routing, visited_cells(data)[2].tolist(), strict=True))
     count = len(panels) + 1
-    columns = count if count <= 4 else min(-(-count // 2), 4)
-    height = 2.7 * min(grid_info.height / grid_info.width, 1.3) + 0.5
+    columns = panels_in_a_row(count if count <= 4 else min(-(-count // 2), 4), 1.5)
+    height = 2.7 * min(grid_info.grid_height / grid_info.grid_width, 1.3) + 0.5
     figure, axes = new_figure(-(-count // columns), columns, 3.4, height, f"LPC per cell{title_suffix}")
     for panel, (name, values) in zip(axes.flat, panels, strict=False):
         top = None if name == "all layers" else max(max(values.values()) for _, values in panels[1:])
         scale = render_lpc_heatmap(panel, values, grid_info, top, name)
-        figure.colorbar(scale, ax=panel, label="mean LPC", shrink=0.8)
+        _colorbar(figure, scale, panel, "mean LPC")
     panel = axes.flat[len(panels)]
     scale = render_lpc_heatmap(
         panel, {cell: np.log10(count) for cell, count in visits.items()}, grid_info, None, "visits"
     )
-    figure.colorbar(scale, ax=panel, label="steps, as a power of 10", shrink=0.8)
+    _colorbar(figure, scale, panel, "steps, as a power of 10")
     for unused in axes.flat[count:]:
         unused.set_axis_off()
     for panel in axes.flat[:count]:
-        panel.set_xlabel("x (cell)", fontsize=8)
-        panel.set_ylabel("y (cell)", fontsize=8)
+        panel.set_xlabel("x (cell)", fontsize=small())
+        panel.set_ylabel("y (cell)", fontsize=small())
     figure.legend(
         handles=[Patch(color=WALL_COLOR, label="wall"), Patch(color=UNVISITED_COLOR, label="never visited")],
         loc="outside lower center",
         ncols=2,
         frameon=False,
-        fontsize=8,
+        fontsize=small(),
     )
-    return figure
+    numbers = [
+        {"x": x, "y": y, "visits": visits[x, y]} | {f"lpc of {name}": cells[x, y] for name, cells in panels}
+        for x, y in routing
+    ]
+    return keep_numbers(figure, numbers)

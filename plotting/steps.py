@@ -1,30 +1,39 @@
 """Routing over time, its distributions, and which expert carries which behaviour."""
 
 from collections.abc import Sequence
-from textwrap import fill
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from plotting.data import Entries, contexts, mean_by
+from plotting.data import Entries, NothingToShow, mean_by
 from plotting.style import (
-    EXPERT_COLORS,
+    LPC_COLOR,
+    SEQUENTIAL,
     Sizes,
     common_names,
+    current_page,
+    expert_color,
+    expert_colors,
     expert_names,
+    keep_numbers,
     layer_sizes,
     layer_title,
     legend,
+    make_clickable,
     new_figure,
+    panels_in_a_row,
     plain,
+    readable_on,
     require_steps,
+    set_title,
+    small,
+    wrapped,
 )
+from plotting.variables import ACTION_NAMES, nearest_object
 from results.routing_data import RoutingData
 
-ACTION_NAMES = ["turn left", "turn right", "forward", "pick up", "drop", "toggle", "done"]
 OBJECT_KINDS = ["doors", "keys", "goals"]
 _SHORT = 1 / 20  # of all episodes: means over fewer are not drawn
 _WEIGHT_LIMITS = -0.03, 1.03  # lines at 0 and 1 stay whole
@@ -38,25 +47,31 @@ def plot_episode(routing_data: Entries, episode: int, expert_hidden_sizes: Sizes
     data = require_steps(routing_data)
     steps = data.select(data.episode == episode)
     if len(steps) == 0:
-        raise ValueError(f"episode {episode} has no steps in this data")
+        raise NothingToShow(f"episode {episode} has no steps in this data")
     about = data.episodes[episode]
     outcome = {True: ", solved", False: ", not solved", None: ""}[about["success"]]
-    title = fill(f"Episode {episode}: {about['mission'] or 'unknown mission'}{outcome}", 100)
+    title = f"Episode {episode}: {about['mission'] or 'unknown mission'}{outcome}"
     layers = len(data.weights)
     figure, axes = new_figure(layers + 1, 1, 8, 1.5, title, sharex=True)
     for layer, panel in enumerate(axes[:-1, 0]):
-        panel.stackplot(steps.timestep, *steps.weights[layer].T, colors=EXPERT_COLORS, step="mid", linewidth=0)
+        panel.stackplot(
+            steps.timestep,
+            *steps.weights[layer].T,
+            colors=expert_colors(steps.weights[layer].shape[1]),
+            step="mid",
+            linewidth=0,
+        )
         panel.set(ylim=(0, 1), ylabel="weight")
-        panel.set_title(layer_title(layer, data, expert_hidden_sizes), fontsize=9)
+        panel.set_title(layer_title(layer, data, expert_hidden_sizes), fontsize=small())
     panel = plain(axes[-1, 0])
-    panel.plot(steps.timestep, steps.lpc, color="black", drawstyle="steps-mid", linewidth=1)
+    panel.plot(steps.timestep, steps.lpc, color=LPC_COLOR, drawstyle="steps-mid", linewidth=1)
     panel.fill_between(
         steps.timestep, 0, 1, steps.carrying > 0, transform=panel.get_xaxis_transform(), color="#dddddd", step="mid"
     )
     panel.set(xlabel="timestep", ylabel="LPC", ylim=(0, None))
     panel.margins(x=0)
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-    panel.set_title("LPC (grey: something is carried)", fontsize=9)
+    panel.set_title("LPC (grey: something is carried)", fontsize=small())
     legend(figure, common_names(data, expert_hidden_sizes))
     return figure
 
@@ -78,7 +93,7 @@ def plot_mean_over_time(routing_data: Entries, expert_hidden_sizes: Sizes = None
         shown = shown if len(shown) else np.flatnonzero(counts)
         for row, values in enumerate([*data.weights, data.lpc[:, None]]):
             panel = plain(axes[row, column])
-            colors = EXPERT_COLORS if row < len(data.weights) else ["black"]
+            colors = expert_colors(values.shape[1]) if row < len(data.weights) else [LPC_COLOR]
             mean = mean_by(time, values, len(counts))
             error = np.sqrt(
                 np.maximum(mean_by(time, np.square(values), len(counts)) - mean**2, 0) / np.maximum(counts, 1)[:, None]
@@ -87,7 +102,7 @@ def plot_mean_over_time(routing_data: Entries, expert_hidden_sizes: Sizes = None
             if column == 0:
                 panel.set_ylabel("weight" if row < len(data.weights) else "LPC")
             name = layer_title(row, data, expert_hidden_sizes) if row < len(data.weights) else "LPC"
-            panel.set_title(name, fontsize=9)
+            panel.set_title(name, fontsize=small())
             panel.set_ylim(*(_WEIGHT_LIMITS if row < len(data.weights) else (0, None)))
         axes[-1, column].set_xlabel(label)
     axes[0, 1].invert_xaxis()  # and with it the column, which shares it
@@ -104,28 +119,42 @@ def _draw_means(
         panel.fill_between(x, low, high, color=color, alpha=0.25, linewidth=0)
 
 
+WEIGHT_EDGES = np.linspace(0, 1, 26)  # of histograms of routing weights
+
+
 def plot_weight_histograms(routing_data: Entries, expert_hidden_sizes: Sizes = None, title_suffix: str = "") -> Figure:
-    """Return the histograms of every expert's routing weight, one panel per layer."""
+    """Return the histograms of every expert's routing weight, a row per layer and a column per expert."""
     data = require_steps(routing_data)
-    columns = min(len(data.weights), 4)
-    rows = -(-len(data.weights) // columns)
+    sizes = layer_sizes(data, expert_hidden_sizes)
+    columns = max(layer.shape[1] for layer in data.weights)
     title = f"How often an expert has which weight{title_suffix}"
-    figure, axes = new_figure(rows, columns, 3.4, 2.6, title, sharey=True)
-    edges = np.linspace(0, 1, 26)
+    width = float(np.clip(11 / columns, 1.1, 2.6))
+    figure, axes = new_figure(len(data.weights), columns, width, 1.45, title, sharex=True, sharey="row")
+    numbers = []
     for layer, weights in enumerate(data.weights):
-        panel = plain(axes.flat[layer])
-        line_widths = np.linspace(3.6, 1, weights.shape[1])  # equal histograms stay visible behind each other
-        for expert, (color, line_width) in enumerate(zip(EXPERT_COLORS, line_widths, strict=False)):
-            share = np.histogram(weights[:, expert].clip(0, 1), edges)[0] / len(data)
-            panel.stairs(share, edges, color=color, linewidth=line_width)
-            panel.stairs(share, edges, color=color, alpha=0.15, fill=True)
-        panel.set_title(layer_title(layer, data, expert_hidden_sizes), fontsize=9)
-        panel.set_xlabel("routing weight")
-    axes[0, 0].set_ylabel("share of steps")
-    for unused in axes.flat[len(data.weights) :]:
-        unused.set_axis_off()
-    legend(figure, common_names(data, expert_hidden_sizes))
-    return figure
+        names = expert_names(sizes[layer], weights.shape[1])
+        for expert, panel in enumerate(axes[layer]):
+            if expert >= weights.shape[1]:
+                panel.set_axis_off()
+                continue
+            share = np.histogram(weights[:, expert].clip(0, 1), WEIGHT_EDGES)[0] / len(data)
+            plain(panel).stairs(share, WEIGHT_EDGES, color=expert_color(expert), fill=True)
+            panel.set_title(wrapped(f"layer {layer}: {names[expert]}", width, small()), fontsize=small())
+            panel.set_xlim(0, 1)
+            panel.set_xlabel("routing weight" if layer == len(data.weights) - 1 else "")
+            make_clickable(figure, panel, f"weight:{layer}:{expert}", WEIGHT_EDGES)
+            numbers += [
+                {
+                    "layer": layer,
+                    "expert": names[expert],
+                    "weight_from": low,
+                    "weight_to": high,
+                    "share_of_steps": value,
+                }
+                for low, high, value in zip(WEIGHT_EDGES, WEIGHT_EDGES[1:], share, strict=False)
+            ]
+        axes[layer, 0].set_ylabel("share of steps")
+    return keep_numbers(figure, numbers)
 
 
 def routing_entropy(weights: np.ndarray) -> np.ndarray:
@@ -133,39 +162,62 @@ def routing_entropy(weights: np.ndarray) -> np.ndarray:
     return -np.sum(weights * np.log2(np.maximum(weights, 1e-12)), axis=1)
 
 
+def entropy_edges(data: RoutingData) -> np.ndarray:
+    """Return the borders of the bins of the histograms of routing entropy."""
+    return np.linspace(0, max(np.log2(max(layer.shape[1] for layer in data.weights)), 1e-3), 26)
+
+
+def lpc_edges(data: RoutingData) -> np.ndarray:
+    """Return the borders of the bins of the histogram of the LPC."""
+    return np.linspace(0, max(float(data.lpc[np.isfinite(data.lpc)].max(initial=0)), 1e-9), 31)
+
+
 def plot_routing_entropy(routing_data: Entries, expert_hidden_sizes: Sizes = None, title_suffix: str = "") -> Figure:
-    """Return the distribution of each layer's routing entropy, and of the LPC."""
+    """Return the distribution of each layer's routing entropy, and of the LPC.
+
+    The entropy is -sum w log2 w of a step's weights: 0 where one expert has all the weight, log2 of the number of
+    experts (dotted) where all weigh alike.
+    """
     data = require_steps(routing_data)
     sizes = layer_sizes(data, expert_hidden_sizes)
-    figure, axes = new_figure(1, 2, 4.6, 2.9, f"How undecided routers are, and what it costs{title_suffix}")
-    entropy, lpc = map(plain, axes[0])
-    most = np.log2(max(layer.shape[1] for layer in data.weights))
-    edges = np.linspace(0, max(most, 1e-3), 26)
-    line_widths = np.linspace(3.6, 1, len(data.weights))
+    count = len(data.weights) + 1
+    columns = panels_in_a_row(min(count, 4), 1.5)
+    title = f"How undecided routers are, and what it costs{title_suffix}"
+    figure, axes = new_figure(-(-count // columns), columns, 2.7, 2.1, title)
+    edges, numbers = entropy_edges(data), []
     for layer, weights in enumerate(data.weights):
+        panel = plain(axes.flat[layer])
         values = routing_entropy(weights).clip(0, edges[-1])
-        label = f"layer {layer} (mean {values.mean():.2f})"
-        color = matplotlib.colormaps["cividis"](layer / max(len(data.weights) - 0.5, 1))
-        entropy.stairs(
-            np.histogram(values, edges)[0] / len(data), edges, linewidth=line_widths[layer], color=color, label=label
-        )
-    entropy.axvline(most, color="grey", linestyle=":", label="all experts alike")
-    entropy.set(xlabel="routing entropy (bits)", ylabel="share of steps")
-    entropy.legend(fontsize=7, frameon=False)
+        share = np.histogram(values, edges)[0] / len(data)
+        panel.stairs(share, edges, color="#777777", fill=True)
+        panel.axvline(np.log2(weights.shape[1]), color="grey", linestyle=":")
+        panel.axvline(values.mean(), color="black", linestyle="--", linewidth=1)
+        panel.set_title(f"layer {layer}: mean {values.mean():.2f} bits", fontsize=small())
+        panel.set(xlabel="routing entropy (bits)", ylabel="share of steps" if layer % columns == 0 else "")
+        make_clickable(figure, panel, f"entropy:{layer}", edges)
+        numbers += [
+            {"what": f"entropy of layer {layer} (bits)", "from": low, "to": high, "share_of_steps": value}
+            for low, high, value in zip(edges, edges[1:], share, strict=False)
+        ]
+    panel = plain(axes.flat[count - 1])
     values = data.lpc[np.isfinite(data.lpc)]
     if len(values):
-        lpc.hist(
-            values,
-            np.linspace(0, max(float(values.max()), 1e-9), 31),
-            weights=np.full(len(values), 1 / len(values)),
-            color="#555555",
-        )
-        lpc.axvline(values.mean(), color="black", linestyle="--", label=f"mean {values.mean():.0f}")
-        lpc.legend(fontsize=8, frameon=False)
+        edges = lpc_edges(data)
+        share = np.histogram(values, edges)[0] / len(values)
+        panel.stairs(share, edges, color=LPC_COLOR, fill=True)
+        panel.axvline(values.mean(), color="#D41540", linestyle="--", linewidth=1)
+        panel.set_title(f"LPC: mean {values.mean():.0f}", fontsize=small())
+        make_clickable(figure, panel, "lpc", edges)
+        numbers += [
+            {"what": "LPC", "from": low, "to": high, "share_of_steps": value}
+            for low, high, value in zip(edges, edges[1:], share, strict=False)
+        ]
     known = all(layer is not None for layer in sizes)
-    most_lpc = f" (all weight on the largest experts: {sum(max(layer) ** 2 for layer in sizes)})" if known else ""
-    lpc.set(xlabel=f"LPC of a step{most_lpc}", ylabel="share of steps")
-    return figure
+    most_lpc = f" (at most {sum(max(layer) ** 2 for layer in sizes)})" if known else ""
+    panel.set_xlabel(wrapped(f"LPC of a step{most_lpc}", figure.get_figwidth() / columns, small()))
+    for unused in axes.flat[count:]:
+        unused.set_axis_off()
+    return keep_numbers(figure, numbers)
 
 
 def object_distances(routing_data: Entries, kind: str) -> np.ndarray:
@@ -175,12 +227,8 @@ def object_distances(routing_data: Entries, kind: str) -> np.ndarray:
         kind: a key of `env_context` such as `doors`, `keys` or `goals`. NaN where an episode has none.
     """
     data = RoutingData.from_entries(routing_data)
-    objects = [[entry["position"] for entry in context.get(kind) or ()] for context in contexts(data)]
-    nearest = np.full(len(data), np.inf, np.float32)
-    for place in range(max(map(len, objects), default=0)):
-        position = np.array([each[place] if place < len(each) else (np.inf, np.inf) for each in objects], np.float32)
-        nearest = np.minimum(nearest, np.abs(data.position - position[data.episode]).sum(1))
-    return np.where(np.isfinite(nearest), nearest, np.nan)
+    offset, known = nearest_object(data, kind)
+    return np.where(known, np.abs(offset).sum(1), np.nan)
 
 
 def plot_routing_by_distance(
@@ -194,7 +242,7 @@ def plot_routing_by_distance(
     distances = {kind: object_distances(data, kind) for kind in OBJECT_KINDS}
     distances = {kind: distance for kind, distance in distances.items() if not np.isnan(distance).all()}
     if not distances:
-        raise ValueError("these levels have neither doors nor keys nor goals")
+        raise NothingToShow("these levels have neither doors nor keys nor goals")
     title = f"Mean routing weights by distance{title_suffix}"
     figure, axes = new_figure(len(data.weights), len(distances), 3.6, 2.0, title, sharex="col", sharey=True)
     for column, (kind, distance) in enumerate(distances.items()):
@@ -210,14 +258,15 @@ def plot_routing_by_distance(
             mean = mean_by(cells % width, of_episode, len(counts))
             square = mean_by(cells % width, np.square(of_episode), len(counts))
             error = np.sqrt(np.maximum(square - mean**2, 0) / np.maximum(counts, 1)[:, None])
-            _draw_means(panel, shown, mean[shown], error[shown], EXPERT_COLORS, marker=".")
+            _draw_means(panel, shown, mean[shown], error[shown], expert_colors(weights.shape[1]), marker=".")
             panel.set_ylim(_WEIGHT_LIMITS)
-            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-            panel.set_title(layer_title(layer, data, expert_hidden_sizes), fontsize=9)
+            panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+            panel.set_title(layer_title(layer, data, expert_hidden_sizes), fontsize=small())
             if column == 0:
                 panel.set_ylabel("weight")
         thing = "the mission's goal" if kind == "goals" else kind.removesuffix("s")
-        axes[-1, column].set_xlabel(f"cells to the nearest {thing}" if kind != "goals" else f"cells to {thing}")
+        label = f"cells to the nearest {thing}" if kind != "goals" else f"cells to {thing}"
+        axes[-1, column].set_xlabel(wrapped(label, figure.get_figwidth() / len(distances) - 0.2, small()))
     legend(figure, common_names(data, expert_hidden_sizes))
     return figure
 
@@ -245,45 +294,41 @@ def plot_specialisation(routing_data: Entries, expert_hidden_sizes: Sizes = None
     counts = selected.sum(1)
     labels = [f"{name} ({count / len(data):.0%})" for name, count in zip(masks, counts, strict=True)]
     title = f"Mean routing weight by behaviour (share of steps){title_suffix}"
-    width = 0.55 * max(layer.shape[1] for layer in data.weights) + 0.7
-    figure, axes = new_figure(1, len(data.weights), width, 0.3 * len(masks) + 1.2, title, sharey=True)
-    figure.set_figwidth(figure.get_figwidth() + 2.2)
+    columns = sum(layer.shape[1] for layer in data.weights)
+    beside = 0.075 * small() / 7 * max(map(len, labels)) + 0.2  # inches, of the labels
+    width = current_page().width or 0.48 * columns + beside + 1.2
+    is_tight = (width - beside - 0.7) / columns < 0.36
+    figure = Figure((width, 0.27 * len(masks) + 1.5), layout="constrained")
+    axes = figure.subplots(1, len(data.weights), width_ratios=[layer.shape[1] for layer in data.weights], squeeze=False)
+    set_title(figure, title)
+    numbers = []
     for layer, (weights, panel) in enumerate(zip(data.weights, axes[0], strict=True)):
         mean = selected @ weights / counts[:, None]
-        image = panel.imshow(mean, cmap="cividis", vmin=0, vmax=1, aspect="auto")
-        for row, column in np.ndindex(mean.shape):
-            color = "white" if mean[row, column] < 0.5 else "black"
-            panel.text(column, row, f"{mean[row, column]:.2f}", ha="center", va="center", color=color, fontsize=7)
+        image = panel.imshow(mean, cmap=SEQUENTIAL, vmin=0, vmax=1, aspect="auto")
         names = expert_names(sizes[layer], weights.shape[1])
-        panel.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=8)
-        panel.set_yticks(range(len(labels)), labels, fontsize=8)
-        panel.set_title(f"layer {layer}", fontsize=9)
-        panel.tick_params(length=0)
-    figure.colorbar(image, ax=axes[0, -1], label="mean weight")
-    return figure
-
-
-def plot_step(
-    entry: dict, frame: np.ndarray, mission: str | None, num_steps: int, expert_hidden_sizes: Sizes = None
-) -> Figure:
-    """Return one step of an episode: the environment's frame, the routing weights and what the agent did."""
-    layers = list(entry["layer_routing"].values())
-    figure = Figure((9, 3.9), layout="constrained")
-    grid = figure.add_gridspec(len(layers), 2, width_ratios=[1.15, 1])
-    picture = figure.add_subplot(grid[:, 0])
-    picture.imshow(frame)
-    picture.set_axis_off()
-    action = ACTION_NAMES[entry["action"]] if 0 <= entry["action"] < len(ACTION_NAMES) else "unknown"
-    picture.set_title(f"step {entry['timestep']} of {num_steps}: {action}", fontsize=10)
-    for layer, weights in enumerate(layers):
-        panel = plain(figure.add_subplot(grid[layer, 1]))
-        names = expert_names(expert_hidden_sizes and expert_hidden_sizes[layer], len(weights))
-        bars = panel.barh(names, weights, color=EXPERT_COLORS[: len(weights)])
-        panel.bar_label(bars, [f"{weight:.2f}" for weight in weights], fontsize=8, padding=2)
-        panel.set(xlim=(0, 1.12), xticks=[0, 0.5, 1] if layer == len(layers) - 1 else [])
-        panel.invert_yaxis()
-        panel.set_title(f"layer {layer}", fontsize=9)
-    panel.set_xlabel(f"routing weight (LPC of this step: {entry['lpc']:.0f})")
-    carrying = ", carrying something" if entry["carrying"] else ""
-    figure.suptitle(fill(f"{mission or 'unknown mission'}{carrying}", 90), fontsize=10)
-    return figure
+        for row, column in np.ndindex(mean.shape):
+            text = f"{100 * mean[row, column]:.0f}" if is_tight else f"{mean[row, column]:.2f}"
+            color = readable_on(image.cmap(mean[row, column]))
+            panel.text(column, row, text, ha="center", va="center", color=color, fontsize=small())
+        panel.set_xticks(
+            range(len(names)), names, rotation=90 if is_tight else 45, ha="center" if is_tight else "right"
+        )
+        panel.set_yticks(range(len(labels)), labels if layer == 0 else [""] * len(labels))
+        panel.set_title(f"layer {layer}", fontsize=small())
+        panel.tick_params(length=0, labelsize=small())
+        numbers += [
+            {
+                "behaviour": name,
+                "share_of_steps": count / len(data),
+                "layer": layer,
+                "expert": expert,
+                "mean_weight": value,
+            }
+            for name, count, means in zip(masks, counts, mean.tolist(), strict=True)
+            for expert, value in zip(names, means, strict=True)
+        ]
+    if not is_tight:
+        bar = figure.colorbar(image, ax=axes[0, -1])
+        bar.set_label("mean weight", fontsize=small())
+        bar.ax.tick_params(labelsize=small())
+    return keep_numbers(figure, numbers)

@@ -65,6 +65,9 @@ def _read_episode(name: str, episode: Any) -> dict:
     for key, kind in EPISODE_TYPES.items():
         _check(f"{name}: {key}", kind, read[key])
     read["env_context"] = _read_context(name, read["env_context"] or {})
+    events = read.get("events") or []
+    if not isinstance(events, list) or not all(map(_is_event, events)):
+        raise ValueError(f"{name}: its events are {shown(events)}, expected [timestep, what, [x, y]] each")
     return read
 
 
@@ -113,6 +116,11 @@ def _check_places(name: str, places: Any, grid_size: Sequence[int] | None) -> No
             raise ValueError(f"{name}: {shown(place)} lies outside of the grid {shown(grid_size)}")
 
 
+def _is_event(value: Any) -> bool:
+    is_triple = isinstance(value, list | tuple) and len(value) == 3
+    return is_triple and type(value[0]) is int and isinstance(value[1], str) and _is_pair(value[2])
+
+
 def _is_pair(value: Any) -> bool:
     return isinstance(value, list | tuple) and len(value) == 2 and all(type(number) is int for number in value)
 
@@ -142,6 +150,8 @@ def check_steps(data: RoutingData, expert_hidden_sizes: Sequence | None = None) 
         "timestep": ("is not in order", np.concatenate([data.timestep[:1] < 0, out_of_order])),
         "lpc": ("is no price", (data.lpc < 0) | np.isinf(data.lpc)),
         "action": ("is no action", (data.action < -1) | (data.action >= NUM_ACTIONS)),
+        "direction": ("is no direction", (data.direction < -1) | (data.direction > 3)),
+        "target_in_view": ("is neither 0 nor 1", (data.target_in_view < -1) | (data.target_in_view > 1)),
     }
     for name, layer in zip(data.layer_names, data.weights, strict=True):
         sums = layer.sum(axis=1, dtype=np.float64)

@@ -148,3 +148,8 @@ def plot_path(
 def cross_task_plot_path(name: str, plots_dir: os.PathLike | str = PLOTS_DIR) -> Path:
     """Return where a plot that compares runs lies."""
     return Path(plots_dir) / "cross_task" / f"{name}.png"
+
+
+def short_task(task_id: str) -> str:
+    """Return `GoToLocal` for `BabyAI-GoToLocal-v0`."""
+    return task_id.removeprefix("BabyAI-").removesuffix("-v0")

@@ -1,5 +1,10 @@
-"""Routing caches: every routing decision of an evaluation, as JSON."""
+"""Routing caches: every routing decision of an evaluation, as JSON.
 
+Version 2 added `direction` and `target_in_view` to the entries, and to the episodes `events` and `logits` (base64 of
+float16 [num_steps, actions], little-endian). Older files, which have no `version`, are read as before.
+"""
+
+import base64
 import json
 import math
 import os
@@ -13,6 +18,7 @@ from basics.files import ArtifactError, atomic_write, reading_problem, require_r
 from results.cache_format import check_header, check_steps, read_episodes
 from results.routing_data import BLOCK, RoutingData, entry_columns, garbage_collector_paused
 
+VERSION = 2
 _ROUTING_DECIMALS = 5
 _ENTRIES_BEGIN = b'"routing_data":[\n'  # these two lines surround the entries, one a line, of a cache we wrote
 _ENTRIES_END = b"]}\n"
@@ -31,12 +37,13 @@ def write_routing_cache(path: os.PathLike | str, header: dict, routing_data: Rou
         ArtifactError: the file cannot be written; what was there before stays.
     """
     header = {"num_episodes": len(routing_data.episodes), "evaluated_at": timestamp()} | header
-    header = {"checkpoint_path": header.pop("checkpoint_path", None)} | header  # first, for `routing_cache_owner`
+    header = {"checkpoint_path": header.pop("checkpoint_path", None), "version": VERSION} | header  # first the owner
     with atomic_write(path, "wb") as file, garbage_collector_paused():
         file.write(b"{\n")
         for name, value in header.items():
             file.write(_json(str(name)) + b":" + _json(value) + b",\n")
-        file.write(b'"episodes":[\n' + b",\n".join(map(_json, routing_data.episodes)) + b"\n],\n" + _ENTRIES_BEGIN)
+        episodes = _with_logits(routing_data)
+        file.write(b'"episodes":[\n' + b",\n".join(map(_json, episodes)) + b"\n],\n" + _ENTRIES_BEGIN)
         for start in range(0, len(routing_data), BLOCK):
             entries = routing_data.entries(start, start + BLOCK, env_context=False, decimals=_ROUTING_DECIMALS)
             lines = _json(entries)[1:-1].replace(b'},{"episode":', b'},\n{"episode":')
@@ -59,6 +66,7 @@ def read_routing_cache(path: os.PathLike | str) -> dict:
             cache = _read_cache_by_lines(path)
             if cache is None:
                 cache = _read_cache_whole(path)
+            _take_logits(cache)
             check_header(cache)
             check_steps(cache["routing_data"], cache.get("expert_hidden_sizes"))
     except OSError as error:
@@ -88,6 +96,36 @@ def routing_cache_owner(path: os.PathLike | str) -> str | None:
         return None if match is None else orjson.loads(match[1])
     except ValueError:
         return None
+
+
+def _with_logits(data: RoutingData) -> list[dict]:
+    """Return the episodes, each with its steps' logits as text."""
+    if not data.logits.shape[1]:
+        return data.episodes
+    order = np.argsort(data.episode, kind="stable")
+    ends = np.cumsum(np.bincount(data.episode, minlength=len(data.episodes)))
+    parts = np.split(data.logits[order].astype("<f2"), ends[:-1])
+    texts = (base64.b64encode(part.tobytes()).decode() for part in parts)
+    return [episode | {"logits": text} for episode, text in zip(data.episodes, texts, strict=True)]
+
+
+def _take_logits(cache: dict) -> dict:
+    """Move the logits of a cache's episodes into its routing data.
+
+    Raises:
+        ValueError: they are damaged.
+    """
+    data = cache["routing_data"]
+    texts = [episode.pop("logits", None) for episode in data.episodes]
+    if None in texts or not texts:
+        return cache
+    logits = np.frombuffer(b"".join(base64.b64decode(text, validate=True) for text in texts), "<f2")
+    if len(data) == 0 or len(logits) % len(data):
+        raise ValueError("the number of logits does not fit the number of steps")
+    order = np.argsort(data.episode, kind="stable")
+    data.logits = np.empty((len(data), len(logits) // len(data)), np.float16)
+    data.logits[order] = logits.reshape(len(data), -1)
+    return cache
 
 
 def _json(value) -> bytes:

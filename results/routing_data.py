@@ -7,7 +7,7 @@
 A `RoutingData` is a sequence of entries (dicts, made on access):
 
     {"episode": 0, "timestep": 0, "position": [x, y], "layer_routing": {"layer_0": [w0, w1, w2], ...},
-     "lpc": 0.0, "carrying": 0, "action": 2, "env_context": {...}}
+     "lpc": 0.0, "carrying": 0, "action": 2, "direction": 0, "target_in_view": 1, "env_context": {...}}
 
 It stores them as columns, because a thousand long episodes are more than a million entries, and a million dicts are
 more memory than a laptop has.
@@ -22,9 +22,11 @@ from operator import itemgetter
 import numpy as np
 
 NO_ACTION = -1  # of entries that do not tell their action
+UNKNOWN = -1  # of entries that do not tell their direction, or whether the target is in view
 MAX_EPISODES = 10_000_000  # an episode number beyond this is damage, not data
 BLOCK = 16_384  # entries turned into dicts at once
-_FIELDS = itemgetter("episode", "timestep", "position", "layer_routing", "lpc", "carrying", "action")
+_COLUMNS = ("episode", "timestep", "position", "lpc", "carrying", "action", "direction", "target_in_view")
+_FIELDS = itemgetter(*_COLUMNS[:3], "layer_routing", *_COLUMNS[3:])
 
 
 class RoutingData(Sequence):
@@ -39,10 +41,27 @@ class RoutingData(Sequence):
         carrying: int8 [T], 1 while something is carried.
         action: int8 [T], the action taken, -1 where unknown.
         episodes: per episode a dict with mission, seed, success, num_steps, bot_steps and env_context; what an older
-            file does not tell is None.
+            file does not tell is None. `events`, where the file tells them: [[timestep, what, [x, y]], ...], what the
+            action of that step did to the object in that cell (pick up, drop, unlock, open, close, open box).
+        direction: int8 [T], 0 right, 1 down, 2 left, 3 up; -1 where unknown.
+        target_in_view: int8 [T], 1 where something that looks like a goal of the mission is seen; -1 where unknown.
+        logits: float16 [T, actions]; no columns where unknown.
     """
 
-    def __init__(self, episode, timestep, position, weights, lpc, carrying, action, episodes: list[dict]):
+    def __init__(
+        self,
+        episode,
+        timestep,
+        position,
+        weights,
+        lpc,
+        carrying,
+        action,
+        episodes: list[dict],
+        direction=None,
+        target_in_view=None,
+        logits=None,
+    ):
         self.episode = np.asarray(episode, np.int32)
         self.timestep = np.asarray(timestep, np.int32)
         self.position = np.asarray(position, np.int16).reshape(-1, 2)
@@ -51,8 +70,13 @@ class RoutingData(Sequence):
         self.carrying = np.asarray(carrying, np.int8)
         self.action = np.asarray(action, np.int8)
         self.episodes = list(episodes)
+        unknown = np.full(len(self.episode), UNKNOWN, np.int8)
+        self.direction = unknown if direction is None else np.asarray(direction, np.int8)
+        self.target_in_view = unknown if target_in_view is None else np.asarray(target_in_view, np.int8)
+        self.logits = np.empty((len(self.episode), 0), np.float16) if logits is None else np.asarray(logits, np.float16)
 
         columns = [self.timestep, self.position, *self.weights, self.lpc, self.carrying, self.action]
+        columns += [self.direction, self.target_in_view, self.logits]
         if any(len(column) != len(self.episode) for column in columns):
             raise ValueError("the columns of routing data differ in length")
         if len(self.episode) and not 0 <= self.episode.min() <= self.episode.max() < len(self.episodes):
@@ -97,6 +121,9 @@ class RoutingData(Sequence):
             self.carrying[which],
             self.action[which],
             self.episodes,
+            self.direction[which],
+            self.target_in_view[which],
+            self.logits[which],
         )
 
     def entries(self, start: int, stop: int, *, env_context: bool = True, decimals: int | None = None) -> list[dict]:
@@ -136,6 +163,11 @@ class RoutingData(Sequence):
                 strict=True,
             )
         ]
+        for name in ("direction", "target_in_view"):
+            column = getattr(self, name)
+            if (column != UNKNOWN).any():
+                for entry, value in zip(entries, column[rows].tolist(), strict=True):
+                    entry[name] = value
         if env_context:
             for entry, episode_index in zip(entries, episode, strict=True):
                 entry["env_context"] = self.episodes[episode_index]["env_context"]
@@ -166,10 +198,7 @@ class RoutingData(Sequence):
             return cls(**entry_columns([]), episodes=episodes)
         if len({tuple(layer.shape[1] for layer in block["weights"]) for block in blocks}) > 1:
             raise ValueError("entries differ in their number of layers or experts")
-        columns = {
-            name: np.concatenate([block[name] for block in blocks])
-            for name in ("episode", "timestep", "position", "lpc", "carrying", "action")
-        }
+        columns = {name: np.concatenate([block[name] for block in blocks]) for name in _COLUMNS}
         layers = zip(*(block["weights"] for block in blocks), strict=True)
         return cls(weights=[np.concatenate(layer) for layer in layers], episodes=episodes, **columns)
 
@@ -196,14 +225,13 @@ def entry_columns(entries: Sequence[dict], first: int = 0) -> dict:
         ValueError: an entry lacks `position` or `layer_routing`, or has other layers or experts than the first.
     """
     if len(entries) == 0:
-        names = ("episode", "timestep", "position", "lpc", "carrying", "action")
-        return {"weights": []} | dict.fromkeys(names, np.empty(0))
+        return {"weights": []} | dict.fromkeys(_COLUMNS, np.empty(0))
     try:
         try:
-            fields = zip(*map(_FIELDS, entries), strict=True)
+            fields = list(zip(*map(_FIELDS, entries), strict=True))
         except KeyError:
-            fields = zip(*map(_older_fields, entries, range(len(entries))), strict=True)
-        episode, timestep, position, layer_routing, lpc, carrying, action = fields
+            fields = list(zip(*map(_older_fields, entries, range(len(entries))), strict=True))
+        episode, timestep, position, layer_routing, lpc, carrying, action, direction, target_in_view = fields
         return {
             "episode": np.array(episode, np.int32),
             "timestep": np.array(timestep, np.int32),
@@ -212,6 +240,8 @@ def entry_columns(entries: Sequence[dict], first: int = 0) -> dict:
             "lpc": np.array(lpc, np.float32),
             "carrying": np.array(carrying).astype(bool).astype(np.int8),
             "action": np.array(action, np.int8),
+            "direction": np.array(direction, np.int8),
+            "target_in_view": np.array(target_in_view, np.int8),
         }
     except KeyError as error:
         raise ValueError(f"an entry lacks {error}") from error
@@ -228,6 +258,8 @@ def _older_fields(entry: dict, timestep: int) -> tuple:
         entry.get("lpc", np.nan),
         entry.get("carrying", 0),
         entry.get("action", NO_ACTION),
+        entry.get("direction", UNKNOWN),
+        entry.get("target_in_view", UNKNOWN),
     )
 
 

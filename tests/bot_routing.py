@@ -20,20 +20,31 @@ def bot_routing_data(task_id, num_episodes, expert_hidden_sizes=SIZES, max_steps
     """Return the bot's walks through evaluation levels; what carries, and what is near doors, uses larger experts."""
     env = make_level_env(task_id, max_steps)
     columns = {"episode": [], "timestep": [], "position": [], "carrying": [], "action": []}
+    further = {"direction": [], "target_in_view": []}
     episodes, level_seed = [], EVAL_SEED_OFFSET - 1
     while len(episodes) < num_episodes:
         level_seed += 1
         reset_level(env, level_seed)
         bot_steps = bot_solution_steps(env)
         reset_level(env, level_seed)
-        context = env_context(env)
+        context, events = env_context(env), []
+        goals = {(goal["type"], goal["color"]) for goal in context["goals"]}
         bot, done, action, reward = BoundedBot(env), bot_steps < 0, None, 0
         while not done:
             action = ask_bot(bot, action)
             step = (len(episodes), env.step_count, list(env.agent_pos), env.carrying is not None, action)
             for column, value in zip(columns.values(), step, strict=True):
                 column.append(value)
+            further["direction"].append(env.agent_dir)
+            further["target_in_view"].append(sees(env, goals))
+            door = env.grid.get(*env.front_pos)
+            was_locked, hand, time = getattr(door, "is_locked", False), env.carrying, env.step_count
+            ahead = [int(coordinate) for coordinate in env.front_pos]
             _, reward, terminated, truncated, _ = env.step(action)
+            if (env.carrying is None) != (hand is None):
+                events.append([time, "pick up" if hand is None else "drop", ahead])
+            if was_locked and not door.is_locked:
+                events.append([time, "unlock", ahead])
             done = terminated or truncated
         if bot_steps >= 0:
             episodes.append(
@@ -43,12 +54,19 @@ def bot_routing_data(task_id, num_episodes, expert_hidden_sizes=SIZES, max_steps
                     "success": reward > 0,
                     "num_steps": env.step_count,
                     "bot_steps": bot_steps,
+                    "events": events,
                     "env_context": context,
                 }
             )
     weights = _weights(columns, expert_hidden_sizes, np.random.default_rng(seed))
     lpc = sum(layer @ np.square(sizes) for layer, sizes in zip(weights, expert_hidden_sizes, strict=True))
-    return RoutingData(weights=weights, lpc=lpc, episodes=episodes, **columns)
+    return RoutingData(weights=weights, lpc=lpc, episodes=episodes, **columns, **further)
+
+
+def sees(env, looks):
+    """Tell whether the agent sees an object of one of these (type, color)."""
+    cells = [(x, y, env.grid.get(x, y)) for x in range(env.width) for y in range(env.height)]
+    return any(cell is not None and (cell.type, cell.color) in looks and env.agent_sees(x, y) for x, y, cell in cells)
 
 
 def _weights(columns, expert_hidden_sizes, generator):
@@ -77,4 +95,6 @@ def repeated(data, times):
         np.tile(data.carrying, times),
         np.tile(data.action, times),
         [dict(episode) for _ in range(times) for episode in data.episodes],
+        np.tile(data.direction, times),
+        np.tile(data.target_in_view, times),
     )

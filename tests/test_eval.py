@@ -43,7 +43,7 @@ def eval_env(task=TASK, num_envs=4, num_episodes=8, **settings):
 def assert_same_evaluation(one, other):
     assert one.routing_data.episodes == other.routing_data.episodes
     np.testing.assert_equal(one.metrics, other.metrics)
-    for name in ("episode", "timestep", "position", "weights", "lpc", "carrying", "action"):
+    for name in ("episode", "timestep", "position", "weights", "lpc", "carrying", "action", "target_in_view", "logits"):
         np.testing.assert_array_equal(getattr(one.routing_data, name), getattr(other.routing_data, name), name)
 
 
@@ -53,7 +53,7 @@ class BotActor:
     expert_hidden_sizes = ()
 
     def act(self, observations, infos):
-        return np.where(infos["running"], infos["bot_action"], 6), []
+        return np.where(infos["running"], infos["bot_action"], 6), [], None
 
 
 class FailingActor:
@@ -71,7 +71,7 @@ class FailingActor:
             if seed not in self.scripts:
                 self.scripts[seed] = self.find_failure(seed, np.random.default_rng(seed))
         places = zip(infos["level_seed"].tolist(), infos["timestep"].tolist(), infos["running"].tolist(), strict=True)
-        return np.array([self.scripts[seed][step] if running else 6 for seed, step, running in places]), []
+        return np.array([self.scripts[seed][step] if running else 6 for seed, step, running in places]), [], None
 
     def find_failure(self, level_seed, rng):
         wandering = None
@@ -217,6 +217,66 @@ def test_each_level_once_and_every_step_of_it():
         assert steps[0]["position"] == episode["env_context"]["agent_start_pos"]
         assert episode["mission"].startswith("go to")
     assert (np.diff(data.episode) >= 0).all()
+
+
+def replayed(env, episode, actions):
+    """Play an episode in minigrid; return each step's direction, whether a target is seen, and all events."""
+    reset_level(env, episode["seed"])
+    goals = {(goal["type"], goal["color"]) for goal in episode["env_context"]["goals"]}
+    directions, in_view, events = [], [], []
+
+    def objects():
+        cells = [(x, y, env.grid.get(x, y)) for x in range(env.width) for y in range(env.height)]
+        return {(x, y): cell for x, y, cell in cells if cell is not None and cell.type != "wall"}
+
+    def doors():
+        return {
+            place: "locked" if cell.is_locked else "open" if cell.is_open else "closed"
+            for place, cell in objects().items()
+            if cell.type == "door"
+        }
+
+    for timestep, action in enumerate(actions):
+        directions.append(env.agent_dir)
+        wanted = [place for place, cell in objects().items() if (cell.type, cell.color) in goals]
+        in_view.append(any(env.agent_sees(*place) for place in wanted))
+        before, hand, ahead = doors(), env.carrying, [int(coordinate) for coordinate in env.front_pos]
+        env.step(action)
+        if (hand is None) != (env.carrying is None):
+            events.append([timestep, "pick up" if hand is None else "drop", ahead])
+        for place, state in doors().items():
+            if state != before[place]:
+                was_locked = before[place] == "locked"
+                events.append([timestep, "unlock" if was_locked else {"closed": "close"}.get(state, state), [*place]])
+    return directions, in_view, events
+
+
+@pytest.mark.parametrize("task", ["BabyAI-UnlockPickup-v0", "BabyAI-PutNextLocal-v0", "BabyAI-BossLevel-v0"])
+@pytest.mark.parametrize("backend", ["fast", "minigrid"])
+def test_direction_target_in_view_and_events_are_those_of_a_replay_in_minigrid(task, backend):
+    data = play(BotActor(), eval_env(task, num_envs=3, num_episodes=4, expert=True, backend=backend)).routing_data
+    env = make_level_env(task)
+    kinds = set()
+    for index, episode in enumerate(data.episodes):
+        steps = data.select(data.episode == index)
+        directions, in_view, events = replayed(env, episode, steps.action.tolist())
+        assert steps.direction.tolist() == directions
+        assert steps.target_in_view.tolist() == in_view
+        assert episode["events"] == events
+        kinds |= {what for _, what, _ in events}
+    assert "pick up" in kinds and 0 < data.target_in_view.mean() < 1
+    assert task != "BabyAI-UnlockPickup-v0" or "unlock" in kinds
+
+
+def test_logits_are_those_that_chose_the_actions_and_one_level_can_be_played_again():
+    agent = load_agent(make_checkpoint())
+    data = evaluate(agent, TASK, 4, max_steps=20).routing_data
+    assert data.logits.shape == (len(data), 7) and data.logits.dtype == np.float16
+    chosen = np.take_along_axis(data.logits, data.action[:, None].astype(int), 1)[:, 0]
+    np.testing.assert_array_equal(chosen, data.logits.max(1))  # rounding to float16 keeps the order
+    again = evaluate(agent, TASK, 1, max_steps=20, first_level=data.episodes[2]["seed"]).routing_data
+    assert again.episodes[0] == data.episodes[2]
+    np.testing.assert_array_equal(again.logits, data.logits[data.episode == 2])
 
 
 # ------------------------------------------------------------------------------------------------- what a success is

@@ -1,5 +1,6 @@
 """Paths and formats: what is written is read back, what is damaged is named and left alone, nothing is lost."""
 
+import base64
 import json
 import multiprocessing
 import os
@@ -50,6 +51,9 @@ def small_routing_data(num_episodes=3, steps=4, seed=0):
         rng.integers(0, 2, total),
         rng.integers(0, 7, total),
         episodes,
+        rng.integers(0, 4, total),
+        rng.integers(0, 2, total),
+        rng.normal(size=(total, 7)),
     )
 
 
@@ -566,8 +570,8 @@ HEADER = {
 
 def assert_equal_data(data, other):
     assert len(data) == len(other) and data.episodes == other.episodes
-    for name in ("episode", "timestep", "position", "carrying", "action"):
-        np.testing.assert_array_equal(getattr(data, name), getattr(other, name))
+    for name in ("episode", "timestep", "position", "carrying", "action", "direction", "target_in_view", "logits"):
+        np.testing.assert_array_equal(getattr(data, name), getattr(other, name), name)
     for layer, other_layer in zip(data.weights, other.weights, strict=True):
         np.testing.assert_allclose(layer, other_layer, atol=6e-6)
     np.testing.assert_allclose(data.lpc, other.lpc, rtol=1e-6, atol=1e-5)
@@ -579,9 +583,12 @@ def test_a_cache_has_the_form_of_the_design(tmp_path):
     cache = json.loads(path.read_text())
     assert cache["num_episodes"] == 3 and cache["checkpoint_path"] == "checkpoints/a.pt" and cache["evaluated_at"]
     assert cache["metrics"]["path_ratio"] is None
+    assert cache["version"] == 2
+    logits = [np.frombuffer(base64.b64decode(episode.pop("logits")), "<f2") for episode in cache["episodes"]]
+    np.testing.assert_array_equal(np.concatenate(logits).reshape(-1, 7), data.logits)
     assert cache["episodes"] == data.episodes
     assert set(cache["routing_data"][0]) == {
-        "episode", "timestep", "position", "layer_routing", "lpc", "carrying", "action",
+        "episode", "timestep", "position", "layer_routing", "lpc", "carrying", "action", "direction", "target_in_view",
     }  # fmt: skip
     assert [(entry["episode"], entry["timestep"]) for entry in cache["routing_data"]] == [
         (episode, timestep) for episode in range(3) for timestep in range(4)
@@ -598,6 +605,32 @@ def test_a_cache_comes_back(tmp_path):
     assert cache["routing_data"][5]["env_context"] is cache["episodes"][1]["env_context"]
     assert routing_caches.routing_cache_owner(path) == "checkpoints/a.pt"
     assert routing_caches.routing_cache_owner(tmp_path / "nothing.json") is None
+
+
+def test_a_cache_of_version_1_comes_back_without_what_came_later(tmp_path):
+    path, data = tmp_path / "routing_data.json", small_routing_data()
+    routing_caches.write_routing_cache(path, HEADER, data)
+    cache = json.loads(path.read_text())
+    del cache["version"]
+    for entry in cache["routing_data"]:
+        del entry["direction"], entry["target_in_view"]
+    for episode in cache["episodes"]:
+        del episode["logits"]
+    path.write_text(json.dumps(cache))
+    older = routing_caches.read_routing_cache(path)["routing_data"]
+    assert (older.direction == -1).all() and (older.target_in_view == -1).all() and older.logits.shape == (12, 0)
+    data.direction[:], data.target_in_view[:], data.logits = -1, -1, data.logits[:, :0]
+    assert_equal_data(older, data)
+
+
+def test_logits_that_do_not_fit_the_steps_are_damage(tmp_path):
+    path = tmp_path / "routing_data.json"
+    routing_caches.write_routing_cache(path, HEADER, small_routing_data())
+    cache = json.loads(path.read_text())
+    cache["episodes"][0]["logits"] = cache["episodes"][0]["logits"][:8]
+    path.write_text(json.dumps(cache))
+    with pytest.raises(ArtifactError, match="number of logits"):
+        routing_caches.read_routing_cache(path)
 
 
 def test_a_cache_of_many_blocks_comes_back(tmp_path):

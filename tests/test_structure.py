@@ -12,7 +12,7 @@ import pytest
 from basics.compiler_cache import COMPILED
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("basics", "fast_babyai", "policy", "training", "results", "plotting")
+PACKAGES = ("basics", "fast_babyai", "policy", "training", "results", "plotting", "browser")
 FILES = sorted([*ROOT.glob("*.py"), *(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))])
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in FILES}
 SCRIPTS = {

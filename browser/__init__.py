@@ -1,0 +1,1 @@
+"""What is shown in a browser: clickable figures, the player of episodes, and films."""
