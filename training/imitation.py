@@ -250,7 +250,7 @@ class Trainer:
         return row
 
     def checkpoint(self) -> dict[str, Any]:
-        """Return what a checkpoint file holds: the policy (design, section 6), and the state that resuming needs."""
+        """Return what a checkpoint file holds (docs/architecture.md): the policy, and the state that resuming needs."""
         return {
             "policy_state_dict": self.agent.policy.state_dict(),
             "config": self.config,
@@ -263,7 +263,6 @@ class Trainer:
                 "env": {name: torch.from_numpy(array) for name, array in self.env.get_state().items()},
                 "policy_state": self.policy_state,
                 "keep": torch.from_numpy(self.not_done),
-                "missions": list(self.agent.missions.numbers),
                 "sums": self.sums,
                 "updates_summed": self.updates_summed,
                 "episode_steps": torch.from_numpy(self.episodes.steps),
@@ -281,7 +280,6 @@ class Trainer:
         self.observations, self.infos = self.env.set_state({name: t.numpy() for name, t in saved["env"].items()})
         self.policy_state = [layer.to(self.device) for layer in saved["policy_state"]]
         self.not_done = saved["keep"].numpy()
-        self.agent.missions.lookup(saved["missions"])  # the numbers they had, so that sums keep their order
         sums = saved["sums"]
         if isinstance(sums, Tensor):
             sums = dict(zip(FIRST_SUMS, sums, strict=True))

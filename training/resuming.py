@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from basics.config import LARGEST_INT, is_text, legacy_config, shown
+from basics.config import LARGEST_INT, legacy_config, shown
 from basics.errors import UserError
 from basics.files import ArtifactError
 from results import checkpoints, paths
@@ -19,7 +19,7 @@ RESUMABLE_KEYS = {  # what may change when a run is resumed: none of it changes 
     "lang_fallback",
 }  # fmt: skip
 STATE = (  # of a checkpoint, what resuming needs beside the policy
-    "update", "optimizer", "noise", "env", "policy_state", "keep", "missions", "sums", "updates_summed",
+    "update", "optimizer", "noise", "env", "policy_state", "keep", "sums", "updates_summed",
     "episode_steps", "episodes",
 )  # fmt: skip
 LARGEST_COUNT = 2**40  # of episodes and levels
@@ -129,8 +129,6 @@ def _check_state(trainer, state: Any) -> None:
     for place, (layer, expected) in enumerate(zip(layers, trainer.policy_state, strict=True)):
         _check_tensor(f"policy_state, layer {place}", layer, expected)
     _check_tensor("keep", state["keep"], torch.zeros(num_envs))
-    if not isinstance(state["missions"], list) or not all(map(is_text, state["missions"])):
-        raise UserError("missions is no list of texts")
     sums = state["sums"]
     checkpoints.check_tensors(sums if isinstance(sums, dict) else {"sums": sums}, "sums")
     if isinstance(sums, dict) and any(total.ndim for total in sums.values()):

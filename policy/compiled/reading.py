@@ -69,9 +69,9 @@ class PackedInput:
             self.keys = None if projection.attention is None else self._keys(projection.attention)
         self.adds_rows = projection.encoder.onehot and projection.film is None
         self.starts = projection.encoder.starts
-        self.fixed = [tensor.detach().numpy() for tensor in (self.starts, self.of_scores, self.of_features)]
-        self.features: tuple[Tensor, ...] = ()  # those of the last step, and as arrays
-        self.feature_arrays: list[np.ndarray] = []
+        self.fixed = self.starts.numpy(), self.of_scores.detach().numpy(), self.of_features.detach().numpy()
+        self.features: tuple[Tensor, ...] = ()  # those of the last step, and two of them as arrays
+        self.feature_arrays = self.fixed[1], self.fixed[1]
 
     def _keys(self, attention: CellAttention) -> Tensor:
         first, _, second = cast(tuple[nn.Linear, nn.ReLU, nn.Linear], tuple(attention.key))
@@ -98,7 +98,8 @@ class PackedInput:
         output = self.buffers.output[t]
         if self.adds_rows:
             if features is not self.features:
-                self.features, self.feature_arrays = features, [part.detach().numpy() for part in features]
+                self.features = features
+                self.feature_arrays = features[0].detach().numpy(), features[1].detach().numpy()
             read_forward(
                 observation.numpy(), *CELL_CHANNELS[1:], *self.fixed, mission.numpy(), *self.feature_arrays,
                 self.buffers.scores, self.buffers.by_row, output,
