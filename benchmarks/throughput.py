@@ -136,6 +136,23 @@ def measure_training(task_id: str, num_envs: int, unroll_len: int, rounds: int, 
     )
 
 
+def measure_definition(task_id: str, rounds: int, seconds: float) -> str:
+    """Return one row of the table of what a part of one's own costs: this program, its policy compiled or not."""
+    config = mixture_config(task_id, 64, 20, TRAIN_LEVELS)
+    prepare(task_id, TRAIN_LEVELS)
+    compiled, definition = FastTrainer(config), FastTrainer(config)
+    definition.trainer.agent.fast_policy = definition.trainer.agent.policy
+    rates: list[tuple[float, float]] = []
+    for trainer in (compiled, definition):
+        trainer.update()
+    for _ in range(rounds):
+        fast, slow = (steps_per_second(trainer.update, 64 * 20, seconds) for trainer in (compiled, definition))
+        rates.append((fast, slow))
+    fast, slow = (statistics.median(rate) for rate in zip(*rates, strict=True))
+    ratio = statistics.median(one / other for one, other in rates)
+    return f"{task_id:24s} {slow:14,.0f} {fast:12,.0f} {ratio:7.1f}x"
+
+
 class UntrainedAgents:
     """One agent for each program to evaluate: the mixture of config.yaml as it is before training."""
 
@@ -328,7 +345,7 @@ def measure_fresh_levels(task_id: str, rounds: int, seconds: float) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--tasks", nargs="+", default=TASKS)
-    parser.add_argument("--parts", nargs="+", default=["levels", "training", "evaluation", "env"])
+    parser.add_argument("--parts", nargs="+", default=["levels", "training", "definition", "evaluation", "env"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0, help="length of each measurement [%(default)s]")
     arguments = parser.parse_args()
@@ -346,6 +363,10 @@ def main() -> None:
         for task_id in arguments.tasks:
             for num_envs in (64, 16):
                 print(measure_training(task_id, num_envs, 40, arguments.rounds, arguments.seconds), flush=True)
+    if "definition" in arguments.parts:
+        print("\ntraining by the policy's      definition     compiled   ratio     (64 x 20, env-steps/s)")
+        for task_id in arguments.tasks:
+            print(measure_definition(task_id, arguments.rounds, arguments.seconds), flush=True)
     if "evaluation" in arguments.parts:
         print("\nevaluation with its cache    ms/episode: plain   this one   ratio  s for 1,000")
         for task_id in arguments.tasks:
