@@ -22,7 +22,7 @@ from basics.config import Parser, legacy_config
 from basics.errors import UserError, run_script
 from basics.extensions import registered
 from fast_babyai.factory import make_vec_env
-from fast_babyai.reference import unsolvable_task
+from fast_babyai.reference import check_task, unsolvable_task
 from fast_babyai.rules import EVAL_SEED_OFFSET, MAX_UNSOLVABLE_IN_A_ROW, LevelVectorEnv
 from mixture_of_experts import compute_lpc
 from policy.agent import Agent, load_agent
@@ -387,6 +387,7 @@ def main() -> None:
         raise UserError(f"{arguments.checkpoint}: its config does not say which task it was trained on; add --task_id")
     max_steps = arguments.max_steps or config["max_steps"]
     num_episodes = arguments.num_episodes or NUM_EPISODES
+    check_task(task_id)  # before the sentence encoder, which takes its time
     agent = load_agent(checkpoint, arguments.lang_encoder)
     with tqdm(total=num_episodes, desc=task_id, unit="episode", leave=False) as progress:
         evaluation = evaluate(

@@ -15,7 +15,6 @@ with app.setup(hide_code=True):
     import html
     import shutil
     import sys
-    import zipfile
     from collections.abc import Callable
     from functools import partial
     from pathlib import Path
@@ -69,6 +68,7 @@ with app.setup(hide_code=True):
         steps_clicked,
         wilson_interval,
     )
+    from results.checkpoints import is_mixture
     from results.eval_options import NUM_ENVS, Lesion, positive
     from results.paths import (
         CACHE_DIR,
@@ -545,17 +545,6 @@ def parse_options(arguments):
     )
     parser.add_argument("--lang_encoder", metavar="PATH", help="a local copy of the checkpoint's sentence encoder")
     return parser.parse_args(arguments)
-
-
-@app.function(hide_code=True)
-def is_mixture(path: Path) -> bool:
-    """Tell whether a checkpoint's config names experts, without PyTorch; what cannot be read counts, to be named."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
-            return b"expert_hidden_sizes" in archive.read(name)
-    except (OSError, zipfile.BadZipFile, StopIteration):
-        return True
 
 
 @app.function(hide_code=True)
