@@ -13,9 +13,15 @@ __generated_with = "0.25.2"
 app = marimo.App(width="full", app_title="Many checkpoints")
 
 with app.setup(hide_code=True):
+    import sys
+
+    from browser.options import FORMATS, WIDTHS, cross_task_options, wants_help
+
+    if __name__ == "__main__" and wants_help(sys.argv[1:]):
+        cross_task_options(sys.argv[1:])  # tells what there is and leaves, before all that takes long to import
+
     import fnmatch
     import json
-    import sys
     from collections.abc import Callable
     from pathlib import Path
 
@@ -23,7 +29,6 @@ with app.setup(hide_code=True):
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from basics.config import Parser
     from basics.errors import UserError, warn
     from basics.files import ArtifactError
     from browser.notebook import (
@@ -38,7 +43,7 @@ with app.setup(hide_code=True):
         stop_with,
         text,
     )
-    from browser.saving import FORMATS, WIDTHS, add_saving_flags, file_name, save_all
+    from browser.saving import file_name, save_all
     from plotting_utils import (
         NothingToShow,
         number_text,
@@ -54,7 +59,7 @@ with app.setup(hide_code=True):
         plot_success_against_lpc,
         short_task,
     )
-    from results.paths import METRICS_FILE, PLOTS_DIR, RESULTS_PATH, cross_task_plot_path, lesion_results_path
+    from results.paths import METRICS_FILE, cross_task_plot_path, lesion_results_path
     from results.routing_caches import read_routing_cache
     from results.tables import read_metrics, read_results
 
@@ -80,7 +85,7 @@ with app.setup(hide_code=True):
 def load():
     is_export()  # asked while the page's first request is at hand
     try:
-        options = parse_options(sys.argv[1:])
+        options = cross_task_options(sys.argv[1:])
         all_results = load_results(options.results_path, options.task)
     except UserError as error:
         stop_with(error)
@@ -245,20 +250,6 @@ def save(compared, filter_name, formats_choice, options, results, save_button, w
             stop_with(error)
     mo.vstack(_lines)
     return
-
-
-@app.function(hide_code=True)
-def parse_options(arguments):
-    parser = Parser(
-        prog="cross_task_viz.py", description="Save figures that compare checkpoints, in plots/cross_task/."
-    )
-    parser.add_argument(
-        "--results_path", default=RESULTS_PATH, metavar="CSV", help="what batch_eval.py wrote [%(default)s]"
-    )
-    parser.add_argument("--task", metavar="PATTERN", help="only these tasks, such as 'BabyAI-GoTo*'")
-    add_saving_flags(parser)
-    parser.add_argument("--plots_dir", default=PLOTS_DIR, help="where figures go [%(default)s]")
-    return parser.parse_args(arguments)
 
 
 @app.function(hide_code=True)

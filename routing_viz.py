@@ -12,9 +12,15 @@ __generated_with = "0.25.2"
 app = marimo.App(width="full", app_title="Which expert works where")
 
 with app.setup(hide_code=True):
+    import sys
+
+    from browser.options import FORMATS, OUTCOMES, WIDTHS, routing_options, wants_help
+
+    if __name__ == "__main__" and wants_help(sys.argv[1:]):
+        routing_options(sys.argv[1:])  # tells what there is and leaves, before all that takes long to import
+
     import html
     import shutil
-    import sys
     from collections.abc import Callable
     from functools import partial
     from pathlib import Path
@@ -24,7 +30,6 @@ with app.setup(hide_code=True):
     import numpy as np
     from matplotlib.figure import Figure
 
-    from basics.config import Parser
     from basics.errors import UserError, warn
     from basics.files import ArtifactError
     from browser.notebook import (
@@ -41,7 +46,7 @@ with app.setup(hide_code=True):
         stop_with,
         text,
     )
-    from browser.saving import FORMATS, WIDTHS, add_saving_flags, file_name, save_all
+    from browser.saving import file_name, save_all
     from plotting_utils import (
         NothingToShow,
         episode_counts,
@@ -69,11 +74,9 @@ with app.setup(hide_code=True):
         wilson_interval,
     )
     from results.checkpoints import is_mixture
-    from results.eval_options import NUM_ENVS, Lesion, positive
+    from results.eval_options import Lesion
     from results.paths import (
-        CACHE_DIR,
         CHECKPOINT_ROOTS,
-        PLOTS_DIR,
         RESULTS_PATH,
         CheckpointRef,
         checkpoint_ref,
@@ -89,7 +92,6 @@ with app.setup(hide_code=True):
         " train_mop.py --task_id BabyAI-GoToObj-v0) and evaluate it (python batch_eval.py), then open this notebook"
         " again."
     )
-    OUTCOMES = {"solved": True, "not solved": False, "all": None}
     TABS = [
         "Depends on",
         "Maps",
@@ -145,7 +147,7 @@ class Routing(NamedTuple):
 def controls():
     is_export()  # asked while the page's first request is at hand
     try:
-        options = parse_options(sys.argv[1:])
+        options = routing_options(sys.argv[1:])
         checkpoints = choose_checkpoints(options.checkpoint)
     except UserError as error:
         stop_with(error)
@@ -523,28 +525,6 @@ def save(figures_choice, formats_choice, options, routing, save_button, shown, w
         _lines.extend(text(note, "rlmop-note") for note in _notes)
     mo.vstack(_lines)
     return
-
-
-@app.function(hide_code=True)
-def parse_options(arguments):
-    parser = Parser(prog="routing_viz.py", description="Save all figures of one checkpoint under plots/.")
-    parser.add_argument("--checkpoint", metavar="PATH", help="a checkpoint_*.pt [default: the first that is found]")
-    parser.add_argument("--outcome", choices=OUTCOMES, default="solved", help="of the episodes shown [%(default)s]")
-    add_saving_flags(parser)
-    parser.add_argument("--cache_dir", default=CACHE_DIR, help="where batch_eval.py keeps routing [%(default)s]")
-    parser.add_argument("--plots_dir", default=PLOTS_DIR, help="where figures go [%(default)s]")
-    parser.add_argument("--no_cache", action="store_true", help="evaluate afresh even where there is a cache")
-    parser.add_argument(
-        "--num_episodes", type=positive, default=100, metavar="N", help="of a fresh evaluation [%(default)s]"
-    )
-    parser.add_argument(
-        "--num_envs", type=positive, default=NUM_ENVS, metavar="N", help="of a fresh evaluation [%(default)s]"
-    )
-    parser.add_argument(
-        "--backend", choices=["fast", "minigrid"], default="fast", help="of a fresh evaluation [%(default)s]"
-    )
-    parser.add_argument("--lang_encoder", metavar="PATH", help="a local copy of the checkpoint's sentence encoder")
-    return parser.parse_args(arguments)
 
 
 @app.function(hide_code=True)
