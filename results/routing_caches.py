@@ -1,7 +1,8 @@
 """Routing caches: every routing decision of an evaluation, as JSON.
 
 Version 2 added `direction` and `target_in_view` to the entries, and to the episodes `events` and `logits` (base64 of
-float16 [num_steps, actions], little-endian). Older files, which have no `version`, are read as before.
+float16 [num_steps, actions], little-endian), and later `parts_done` to those of missions of two parts. Older files,
+which have no `version`, are read as before.
 """
 
 import base64
