@@ -329,18 +329,19 @@ def _common_sizes(results: "pd.DataFrame") -> Sizes:
 
 
 def plot_learning_curves(metrics_by_run: "Mapping[str, Sequence[pd.DataFrame]]") -> Figure:
-    """Return success, accuracy, loss and LPC against environment steps: a line per run, its mean over seeds.
+    """Return success, accuracy, loss and LPC against environment steps: a line per run, its mean over seeds, and a thin
+    one per seed.
 
     Args:
         metrics_by_run: by the run's name, the `metrics.csv` of each of its seeds. Seeds are averaged over the updates
             that all of them have logged; the band goes from the lowest to the highest of them. More than six runs
-            are drawn without bands, which would hide each other.
+            are drawn without bands and seeds, which would hide each other.
     """
     import pandas as pd
 
     has_seeds = any(len(metrics) > 1 for metrics in metrics_by_run.values())
     has_bands = has_seeds and len(metrics_by_run) <= _MOST_BANDS
-    details = " (mean over seeds; bands: lowest to highest seed)" if has_bands else " (mean over seeds)"
+    details = "\n(mean over seeds; thin: each seed; bands: lowest to highest)" if has_bands else " (mean over seeds)"
     title = "Learning curves" + (details if has_seeds else "")
     columns = panels_in_a_row(2, 2.2)
     figure, axes = new_figure(4 // columns, columns, 4.6, 2.7, title, sharex=True)
@@ -360,7 +361,9 @@ def plot_learning_curves(metrics_by_run: "Mapping[str, Sequence[pd.DataFrame]]")
             panel.plot(steps, curve.mean()[common], label=label, marker=marker, **style)
             if len(metrics) > 1 and has_bands:
                 low, high = curve.min()[common].astype(float), curve.max()[common].astype(float)
-                panel.fill_between(steps, low, high, color=style["color"], alpha=0.2, linewidth=0)
+                panel.fill_between(steps, low, high, color=style["color"], alpha=0.15, linewidth=0)
+                for seed in metrics:
+                    panel.plot(seed["env_steps"] / 1e6, seed[name], **(style | {"linewidth": 0.5}), alpha=0.7)
     for panel, label in zip(panels, CURVES.values(), strict=True):
         plain(panel).set_ylabel(label)
     for panel in panels[:2]:
