@@ -341,7 +341,7 @@ def plot_learning_curves(metrics_by_run: "Mapping[str, Sequence[pd.DataFrame]]")
 
     has_seeds = any(len(metrics) > 1 for metrics in metrics_by_run.values())
     has_bands = has_seeds and len(metrics_by_run) <= _MOST_BANDS
-    details = "\n(mean over seeds; thin: each seed; bands: lowest to highest)" if has_bands else " (mean over seeds)"
+    details = "\n(mean over seeds; thin: seeds; bands: range)" if has_bands else " (mean over seeds)"
     title = "Learning curves" + (details if has_seeds else "")
     columns = panels_in_a_row(2, 2.2)
     figure, axes = new_figure(4 // columns, columns, 4.6, 2.7, title, sharex=True)
