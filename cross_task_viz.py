@@ -78,7 +78,7 @@ with app.setup(hide_code=True):
         "num_updates",
         "evaluated_at",
     ]
-    SHOWN_AS = {"success_rate": "{:.3f}", "path_ratio": "{:.2f}", "mean_lpc": "{:.1f}"}
+    SHOWN_AS: dict[str, str | Callable] = {"success_rate": "{:.3f}", "path_ratio": "{:.2f}", "mean_lpc": "{:.1f}"}
 
 
 @app.cell(hide_code=True)
@@ -101,7 +101,7 @@ def load():
 def filters(all_results):
     def _filter(column, label):
         choices = [str(choice) for choice in sorted(all_results[column].dropna().unique().tolist())]
-        wanted = (remembered(label) or "").split(",")
+        wanted = remembered(label).split(",")
         return mo.ui.multiselect(choices, value=[each for each in choices if each in wanted], label=label)
 
     task_filter, trial_filter, seed_filter = (
@@ -278,14 +278,14 @@ def learning_curves(results: pd.DataFrame) -> tuple[dict[str, list[pd.DataFrame]
     """Return by task and trial the learning curves of its seeds, and what is wrong with those that cannot be read."""
     curves, problems = {}, []
     for row in results.drop_duplicates("folder").itertuples():
-        path = Path(row.folder, METRICS_FILE)
+        path = Path(str(row.folder), METRICS_FILE)
         if path.exists():
             try:
                 metrics = read_metrics(path)
             except ArtifactError as error:
                 problems.append(str(error))
             else:
-                curves.setdefault(f"{short_task(row.task_id)} trial {row.trial}", []).append(metrics)
+                curves.setdefault(f"{short_task(str(row.task_id))} trial {row.trial}", []).append(metrics)
     return curves, problems
 
 
@@ -301,7 +301,7 @@ def load_caches(results: pd.DataFrame) -> tuple[dict[str, dict], list[str]]:
     mixtures = results[results["has_cache"]]
     for row in mixtures.head(MOST_CACHES).itertuples():
         try:
-            caches[row.name] = read_routing_cache(row.routing_cache)
+            caches[str(row.name)] = read_routing_cache(str(row.routing_cache))
         except ArtifactError as error:
             problems.append(str(error))
     if len(mixtures) > MOST_CACHES:
@@ -368,9 +368,9 @@ def view_figures(
             raise NothingToShow("phases are compared within one task: choose one")
         caches = loaded(mixtures)
         by_alpha: dict[float, list] = {}
+        alphas = dict(zip(mixtures["name"], mixtures["lpc_alpha"].astype(float), strict=True))
         for name, cache in caches.items():
-            alpha = float(mixtures.set_index("name").loc[name, "lpc_alpha"])
-            by_alpha.setdefault(alpha, []).append(cache["routing_data"])
+            by_alpha.setdefault(alphas[name], []).append(cache["routing_data"])
         return plot_phases_by_alpha(by_alpha, f"\n{short_task(mixtures['task_id'].iloc[0])}")
 
     def decisions():

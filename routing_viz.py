@@ -636,7 +636,7 @@ def picture_of(routing: Routing, episode: int) -> np.ndarray | None:
 
 
 @app.function(hide_code=True)
-def room_pictures(routing: Routing) -> dict[tuple[int, int], np.ndarray | None]:
+def room_pictures(routing: Routing) -> dict[tuple | str, np.ndarray | None]:
     """Return one picture of the environment per starting room (column, row)."""
     rooms = group_routing_data(routing.data, "by_starting_room")
     return {room: picture_of(routing, int(steps.episode[0])) for room, steps in rooms.items()}

@@ -142,7 +142,7 @@ class _Screen:
 
 def room_for_metrics(progress: tqdm) -> int | None:
     """Return how many columns of the terminal metrics can have beside a short bar; None where there is no terminal."""
-    state = progress.format_dict
+    state = {**progress.format_dict}
     if not state["ncols"]:
         return None
     everything_else = tqdm.format_meter(**(state | {"ncols": 0, "postfix": "-"}))  # 0: without the bar itself
