@@ -133,7 +133,7 @@ def plot_dependence(
     shown = np.nan_to_num(bars).clip(0)
     bar_panel.barh(places, shown, color=colors, height=0.72)
     for place, share in zip(places, bars, strict=True):
-        label = "–" if np.isnan(share) else f"{100 * share:.0f} %"
+        label = "–" if np.isnan(share) else f"{round(100 * float(share))} %"  # no -0
         bar_panel.text(max(0.0, np.nan_to_num(float(share))) + 0.01, float(place), label, va="center", fontsize=small())
     top = max(0.1, min(1.0, float(shown.max()) * 1.18 + 0.03))
     bar_panel.set(xlim=(0, top), ylim=(len(names) - 0.5, -0.5), yticks=places)
@@ -254,7 +254,8 @@ def plot_conditional_means(
             panel.set_ylim(len(counts) - 0.4, -0.6)
             panel.grid(axis="y", color="#e6e6e6", linewidth=6, zorder=0)
             panel.set_axisbelow(True)
-            panel.xaxis.set_major_locator(MaxNLocator(4))
+            is_tight = is_lpc and (current_page().width or 9) < 5  # numbers of four digits
+            panel.xaxis.set_major_locator(MaxNLocator(2 if is_tight else 4))
     legend(figure, common_names(data, expert_hidden_sizes))
     numbers = [
         {
