@@ -5,7 +5,8 @@
     python batch_eval.py --disable_experts 0:2,1:2          # a lesion: own CSV (..._lesions.csv), own caches
 
 Checkpoints that are in the CSV and whose file has not changed are passed over, so an interrupted run goes on where it
-stopped. A checkpoint that cannot be evaluated is reported and does not stop the others; the exit status is then 1.
+stopped. An evaluation over fewer episodes replaces one over more only with --force. A checkpoint that cannot be
+evaluated is reported and does not stop the others; the exit status is then 1.
 """
 
 import contextlib
@@ -24,9 +25,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from basics.config import Parser, is_name, is_text, legacy_config
-from basics.errors import UserError, did_you_mean, run_script
+from basics.errors import UserError, did_you_mean, run_script, say, warn
 from basics.files import ArtifactError, reading_problem, require_regular_file, timestamp
-from results.checkpoints import load_checkpoint
+from results.checkpoints import is_mixture, load_checkpoint
 from results.eval_options import NUM_EPISODES, Lesion, add_evaluation_flags, natural, positive
 from results.paths import (
     CACHE_DIR,
@@ -37,7 +38,7 @@ from results.paths import (
     lesion_results_path,
     routing_cache_path,
 )
-from results.routing_caches import routing_cache_owner, write_routing_cache
+from results.routing_caches import routing_cache_episodes, routing_cache_owner, write_routing_cache
 from results.tables import read_result_rows, result_key, upsert_result
 
 CONFIG_COLUMNS = (  # of a row: taken from the checkpoint's config, empty where it has no such key
@@ -71,10 +72,18 @@ class Settings:
 
 @dataclass(frozen=True)
 class Job:
-    """A checkpoint to evaluate; `cache_path` is None with --skip_routing."""
+    """A checkpoint to evaluate.
+
+    Attributes:
+        cache_path: where its routing goes; None with --skip_routing.
+        num_episodes: None: as many as the settings say.
+        known_episodes: over how many it was evaluated before, as it is now.
+    """
 
     ref: CheckpointRef
     cache_path: Path | None
+    num_episodes: int | None = None
+    known_episodes: int = 0
 
 
 def evaluate_checkpoint(job: Job, settings: Settings, on_episodes: Callable[[int], object] | None = None) -> dict:
@@ -84,9 +93,10 @@ def evaluate_checkpoint(job: Job, settings: Settings, on_episodes: Callable[[int
         UserError: the checkpoint cannot be evaluated, or the results cannot be written.
     """
     from eval_mop import evaluate
+    from fast_babyai.reference import check_task
     from policy.agent import load_agent  # PyTorch takes seconds to import, and often nothing is left to do
 
-    ref, lesion = job.ref, settings.lesion
+    ref, lesion, num_episodes = job.ref, settings.lesion, job.num_episodes or settings.num_episodes
     if not (is_text(str(ref.path)) and is_name(ref.task_id)):
         raise ArtifactError(ref.path, "its path holds something that no table can: rename it")
     try:
@@ -107,11 +117,12 @@ def evaluate_checkpoint(job: Job, settings: Settings, on_episodes: Callable[[int
             f"it was trained on {config['task_id']}, but lies in the folder of {ref.task_id}: move it there, or use"
             " eval_mop.py --task_id to see how it does on another task",
         )
+    check_task(ref.task_id)  # before the sentence encoder, which takes its time
     agent = load_agent(checkpoint, settings.lang_encoder)
     metrics, routing_data = evaluate(
         agent,
         ref.task_id,
-        settings.num_episodes,
+        num_episodes,
         num_envs=settings.num_envs,
         max_steps=config["max_steps"],
         backend=settings.backend,
@@ -133,7 +144,7 @@ def evaluate_checkpoint(job: Job, settings: Settings, on_episodes: Callable[[int
         "checkpoint_path": str(ref.path),
         "task_id": ref.task_id,
         "trial": ref.trial,
-        "num_episodes": settings.num_episodes,
+        "num_episodes": num_episodes,
         **metrics,
         **{name: config.get(name) for name in CONFIG_COLUMNS},
         "expert_hidden_sizes": expert_hidden_sizes or None,
@@ -167,20 +178,61 @@ def plan(
     Args:
         rows: of the results CSV, by `tables.result_key`.
         cache_paths: where each checkpoint's routing cache belongs; None where none is wanted.
-        num_episodes: evaluations over another number of episodes do not count; None: any number will do.
+        num_episodes: evaluations over another number of episodes do not count; None: any number will do, and what was
+            evaluated over more than the usual number is not evaluated over fewer.
     """
     jobs = []
     for ref in refs:
         row = rows.get(result_key({"checkpoint_path": str(ref.path), "lesion": lesion.name}))
         cache_path = cache_paths[ref]
-        if (
-            row is None
-            or (num_episodes is not None and row.get("num_episodes", "").removesuffix(".0") != str(num_episodes))
-            or not is_unchanged(ref.path, row)
-            or (cache_path is not None and lacks_cache(row, cache_path))
-        ):
-            jobs.append(Job(ref, cache_path))
+        known = episodes_of(row) if row is not None and is_unchanged(ref.path, row) else None
+        is_done = known is not None and num_episodes in (None, known)
+        if not row or not is_done or (cache_path is not None and lacks_cache(row, cache_path)):
+            most = max(known or 0, cached_episodes(ref.path, cache_path))
+            jobs.append(Job(ref, cache_path, num_episodes or max(NUM_EPISODES, most), most))
     return jobs
+
+
+def episodes_of(row: dict[str, str]) -> int:
+    """Return over how many episodes a row's evaluation went; 0 where it does not tell."""
+    text = row.get("num_episodes", "").removesuffix(".0")
+    return int(text) if text.isdecimal() and len(text) < 20 else 0
+
+
+def cached_episodes(path: Path, cache_path: Path | None) -> int:
+    """Return of how many episodes there is a routing cache that is not older than the checkpoint; 0 without one."""
+    try:
+        if cache_path is None or cache_path.stat().st_mtime < path.stat().st_mtime:
+            return 0
+    except OSError:
+        return 0
+    return routing_cache_episodes(cache_path)
+
+
+def leave_larger(jobs: Sequence[Job]) -> list[Job]:
+    """Return the jobs that replace no evaluation over more episodes, and say which ones do."""
+    smaller = [job for job in jobs if job.num_episodes is not None and job.num_episodes < job.known_episodes]
+    if smaller:
+        named = ", ".join(f"{job.ref} ({job.known_episodes:,})" for job in smaller[:3])
+        more = f" and {len(smaller) - 3} more" if len(smaller) > 3 else ""
+        warn(
+            f"an evaluation over {smaller[0].num_episodes:,} episodes would replace one over more of {named}{more}: row"
+            " and cache stay as they are; add --force to replace them"
+        )
+    return [job for job in jobs if job not in smaller]
+
+
+def leave_baselines(refs: Sequence[CheckpointRef]) -> list[CheckpointRef]:
+    """Return the mixtures, and say how many baselines there are: a lesion has nothing to switch off in them."""
+    mixtures = [ref for ref in refs if is_mixture(ref.path)]
+    if len(mixtures) < len(refs):
+        left_out = counted(len(refs) - len(mixtures), "baseline")
+        say(f"{left_out} passed over: a GRU without experts has nothing that a lesion could switch off")
+    return mixtures
+
+
+def counted(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def lacks_cache(row: dict[str, str], cache_path: Path) -> bool:
@@ -327,9 +379,10 @@ def run_in_workers(jobs: Sequence[Job], settings: Settings, on_episodes: Callabl
 def run(jobs: Sequence[Job], settings: Settings, num_workers: int) -> dict[CheckpointRef, str]:
     """Evaluate checkpoints with progress bars; return why those failed that did."""
     failures = {}
+    total = sum(job.num_episodes or settings.num_episodes for job in jobs)
     with (
         tqdm(total=len(jobs), desc="checkpoints", unit="checkpoint", position=0) as checkpoints,
-        tqdm(total=len(jobs) * settings.num_episodes, desc="episodes", unit="episode", position=1) as episodes,
+        tqdm(total=total, desc="episodes", unit="episode", position=1) as episodes,
     ):
         if num_workers == 1:
             outcomes = run_here(jobs, settings, episodes.update)
@@ -386,7 +439,8 @@ def select_checkpoints(arguments) -> list[CheckpointRef]:
     if not everything:
         raise UserError(f"no checkpoints under {' or '.join(map(str, roots))}: train_mop.py and train.py make them")
     near = did_you_mean(arguments.task, {ref.task_id for ref in everything}) if arguments.task else ""
-    raise UserError(f"none of the {len(everything)} checkpoints under {' and '.join(map(str, roots))} fits.{near}")
+    found = counted(len(everything), "checkpoint")
+    raise UserError(f"none of the {found} under {' and '.join(map(str, roots))} fits.{near}")
 
 
 def main() -> int:
@@ -396,7 +450,7 @@ def main() -> int:
     parser.add_argument("--seed", type=natural, help="only this seed")
     parser.add_argument("--update", type=natural, help="only the checkpoints of this update")
     parser.add_argument("--final_only", action="store_true", help="leave out the checkpoints made along the way")
-    parser.add_argument("--force", action="store_true", help="also those that were evaluated before")
+    parser.add_argument("--force", action="store_true", help="also those evaluated before, over any number of episodes")
     parser.add_argument("--skip_routing", action="store_true", help="write no routing caches")
     parser.add_argument("--workers", type=positive, default=1, metavar="K", help="processes side by side [%(default)s]")
     parser.add_argument(
@@ -412,6 +466,7 @@ def main() -> int:
     results_path = Path(arguments.results_path)
     if lesion:
         results_path = lesion_results_path(results_path)
+        refs = leave_baselines(refs)
     rows = {result_key(row): row for row in read_result_rows(results_path)}
     cache_paths = choose_cache_paths(refs, Path(arguments.cache_dir), lesion)
     if arguments.skip_routing:
@@ -419,8 +474,8 @@ def main() -> int:
     if arguments.force:
         jobs = [Job(ref, cache_paths[ref]) for ref in refs]
     else:
-        jobs = plan(refs, rows, cache_paths, lesion, arguments.num_episodes)
-    print(f"{len(refs)} checkpoints, {len(jobs)} to evaluate", flush=True)
+        jobs = leave_larger(plan(refs, rows, cache_paths, lesion, arguments.num_episodes))
+    print(f"{counted(len(refs), 'checkpoint')}, {len(jobs):,} to evaluate", flush=True)
 
     failures = {}
     if jobs:

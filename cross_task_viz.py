@@ -13,9 +13,15 @@ __generated_with = "0.25.2"
 app = marimo.App(width="full", app_title="Many checkpoints")
 
 with app.setup(hide_code=True):
+    import sys
+
+    from browser.options import FORMATS, WIDTHS, cross_task_options, wants_help
+
+    if __name__ == "__main__" and wants_help(sys.argv[1:]):
+        cross_task_options(sys.argv[1:])  # tells what there is and leaves, before all that takes long to import
+
     import fnmatch
     import json
-    import sys
     from collections.abc import Callable
     from pathlib import Path
 
@@ -23,7 +29,6 @@ with app.setup(hide_code=True):
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from basics.config import Parser
     from basics.errors import UserError, warn
     from basics.files import ArtifactError
     from browser.notebook import (
@@ -38,7 +43,7 @@ with app.setup(hide_code=True):
         stop_with,
         text,
     )
-    from browser.saving import FORMATS, WIDTHS, add_saving_flags, file_name, save_all
+    from browser.saving import file_name, save_all
     from plotting_utils import (
         NothingToShow,
         number_text,
@@ -54,7 +59,7 @@ with app.setup(hide_code=True):
         plot_success_against_lpc,
         short_task,
     )
-    from results.paths import METRICS_FILE, PLOTS_DIR, RESULTS_PATH, cross_task_plot_path, lesion_results_path
+    from results.paths import METRICS_FILE, cross_task_plot_path, lesion_results_path
     from results.routing_caches import read_routing_cache
     from results.tables import read_metrics, read_results
 
@@ -73,14 +78,14 @@ with app.setup(hide_code=True):
         "num_updates",
         "evaluated_at",
     ]
-    SHOWN_AS = {"success_rate": "{:.3f}", "path_ratio": "{:.2f}", "mean_lpc": "{:.1f}"}
+    SHOWN_AS: dict[str, str | Callable] = {"success_rate": "{:.3f}", "path_ratio": "{:.2f}", "mean_lpc": "{:.1f}"}
 
 
 @app.cell(hide_code=True)
 def load():
     is_export()  # asked while the page's first request is at hand
     try:
-        options = parse_options(sys.argv[1:])
+        options = cross_task_options(sys.argv[1:])
         all_results = load_results(options.results_path, options.task)
     except UserError as error:
         stop_with(error)
@@ -96,7 +101,7 @@ def load():
 def filters(all_results):
     def _filter(column, label):
         choices = [str(choice) for choice in sorted(all_results[column].dropna().unique().tolist())]
-        wanted = (remembered(label) or "").split(",")
+        wanted = remembered(label).split(",")
         return mo.ui.multiselect(choices, value=[each for each in choices if each in wanted], label=label)
 
     task_filter, trial_filter, seed_filter = (
@@ -248,20 +253,6 @@ def save(compared, filter_name, formats_choice, options, results, save_button, w
 
 
 @app.function(hide_code=True)
-def parse_options(arguments):
-    parser = Parser(
-        prog="cross_task_viz.py", description="Save figures that compare checkpoints, in plots/cross_task/."
-    )
-    parser.add_argument(
-        "--results_path", default=RESULTS_PATH, metavar="CSV", help="what batch_eval.py wrote [%(default)s]"
-    )
-    parser.add_argument("--task", metavar="PATTERN", help="only these tasks, such as 'BabyAI-GoTo*'")
-    add_saving_flags(parser)
-    parser.add_argument("--plots_dir", default=PLOTS_DIR, help="where figures go [%(default)s]")
-    return parser.parse_args(arguments)
-
-
-@app.function(hide_code=True)
 def load_results(path: str, task: str | None) -> pd.DataFrame:
     """Return the results with a readable and unique `name` for every row."""
     if not Path(path).exists():
@@ -287,14 +278,14 @@ def learning_curves(results: pd.DataFrame) -> tuple[dict[str, list[pd.DataFrame]
     """Return by task and trial the learning curves of its seeds, and what is wrong with those that cannot be read."""
     curves, problems = {}, []
     for row in results.drop_duplicates("folder").itertuples():
-        path = Path(row.folder, METRICS_FILE)
+        path = Path(str(row.folder), METRICS_FILE)
         if path.exists():
             try:
                 metrics = read_metrics(path)
             except ArtifactError as error:
                 problems.append(str(error))
             else:
-                curves.setdefault(f"{short_task(row.task_id)} trial {row.trial}", []).append(metrics)
+                curves.setdefault(f"{short_task(str(row.task_id))} trial {row.trial}", []).append(metrics)
     return curves, problems
 
 
@@ -310,7 +301,7 @@ def load_caches(results: pd.DataFrame) -> tuple[dict[str, dict], list[str]]:
     mixtures = results[results["has_cache"]]
     for row in mixtures.head(MOST_CACHES).itertuples():
         try:
-            caches[row.name] = read_routing_cache(row.routing_cache)
+            caches[str(row.name)] = read_routing_cache(str(row.routing_cache))
         except ArtifactError as error:
             problems.append(str(error))
     if len(mixtures) > MOST_CACHES:
@@ -377,9 +368,9 @@ def view_figures(
             raise NothingToShow("phases are compared within one task: choose one")
         caches = loaded(mixtures)
         by_alpha: dict[float, list] = {}
+        alphas = dict(zip(mixtures["name"], mixtures["lpc_alpha"].astype(float), strict=True))
         for name, cache in caches.items():
-            alpha = float(mixtures.set_index("name").loc[name, "lpc_alpha"])
-            by_alpha.setdefault(alpha, []).append(cache["routing_data"])
+            by_alpha.setdefault(alphas[name], []).append(cache["routing_data"])
         return plot_phases_by_alpha(by_alpha, f"\n{short_task(mixtures['task_id'].iloc[0])}")
 
     def decisions():

@@ -22,7 +22,7 @@ from basics.config import Parser, legacy_config
 from basics.errors import UserError, run_script
 from basics.extensions import registered
 from fast_babyai.factory import make_vec_env
-from fast_babyai.reference import unsolvable_task
+from fast_babyai.reference import check_task, unsolvable_task
 from fast_babyai.rules import EVAL_SEED_OFFSET, MAX_UNSOLVABLE_IN_A_ROW, LevelVectorEnv
 from mixture_of_experts import compute_lpc
 from policy.agent import Agent, load_agent
@@ -81,7 +81,9 @@ class EvalVectorEnv(VectorWrapper):
     Attributes:
         episodes: level seed -> dict with mission, seed, success, num_steps, bot_steps, events, env_context, of every
             episode begun; success and num_steps are None until it ends. An event is [timestep, what, [x, y]]: what the
-            action of that step did to the object in that cell (`events_of_step`).
+            action of that step did to the object in that cell (`events_of_step`). Where the mission has two parts,
+            there is parts_done: for each, as named, the timestep of the action that completed it, None where none did
+            or that ended the episode.
         bot_plan_failures: levels passed over.
         final_observations: after a step in which episodes ended, what they ended with.
     """
@@ -132,9 +134,14 @@ class EvalVectorEnv(VectorWrapper):
                 ahead = (position[index] + DIR_TO_VEC[before["direction"][index]]).tolist()
                 episode = self.episodes[int(self._level_seed[index])]
                 episode["events"].append([int(self._timestep[index]), what, ahead])
+        ended = terminated | truncated
+        parts_done = self.env.parts_done
+        newly_done = (parts_done > 0) & (self._parts_done == 0) & (self._running & ~ended)[:, None]
+        for index, part in np.argwhere(newly_done).tolist():
+            self.episodes[int(self._level_seed[index])]["parts_done"][part] = int(self._timestep[index])
+        self._parts_done = parts_done
         self._timestep += 1
         self._episode_start[:] = False
-        ended = terminated | truncated
         for index in np.flatnonzero(ended & self._running):
             episode = self.episodes[int(self._level_seed[index])]
             episode["success"] = bool(rewards[index] > 0)
@@ -194,6 +201,8 @@ class EvalVectorEnv(VectorWrapper):
             "events": [],
             "env_context": env_context,
         }
+        if self._parts_done[index, 0] >= 0:
+            self.episodes[int(self._level_seed[index])]["parts_done"] = [None, None]
         self._looks_of_goals[index] = False
         for goal in env_context["goals"]:
             self._looks_of_goals[index, look_of(OBJECT_TO_IDX[goal["type"]], COLOR_TO_IDX[goal["color"]])] = True
@@ -208,6 +217,7 @@ class EvalVectorEnv(VectorWrapper):
                 values = np.where(mask.reshape(-1, *[1] * (values.ndim - 1)), values, self._infos[name])
             self._infos[name] = values
         self._timestep[mask] = 0
+        self._parts_done = self.env.parts_done
 
 
 class Actor(Protocol):
@@ -387,6 +397,7 @@ def main() -> None:
         raise UserError(f"{arguments.checkpoint}: its config does not say which task it was trained on; add --task_id")
     max_steps = arguments.max_steps or config["max_steps"]
     num_episodes = arguments.num_episodes or NUM_EPISODES
+    check_task(task_id)  # before the sentence encoder, which takes its time
     agent = load_agent(checkpoint, arguments.lang_encoder)
     with tqdm(total=num_episodes, desc=task_id, unit="episode", leave=False) as progress:
         evaluation = evaluate(

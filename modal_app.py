@@ -593,7 +593,7 @@ def evaluate_all(num_episodes: int, final_only: bool, bring_home: bool) -> int:
     if num_episodes < 1:
         raise UserError(f"--num-episodes {num_episodes}: expected a whole number >= 1")
     waiting = unevaluated(volume_files(), final_only)
-    print(f"{len(waiting)} checkpoints to evaluate", flush=True)
+    print(f"{len(waiting)} checkpoint{'s' * (len(waiting) != 1)} to evaluate", flush=True)
     outcomes = {}
     if waiting:
         call = REMOTE["evaluate"].experimental_spawn_map(waiting, [num_episodes] * len(waiting))

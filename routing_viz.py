@@ -12,10 +12,15 @@ __generated_with = "0.25.2"
 app = marimo.App(width="full", app_title="Which expert works where")
 
 with app.setup(hide_code=True):
+    import sys
+
+    from browser.options import FORMATS, OUTCOMES, WIDTHS, routing_options, wants_help
+
+    if __name__ == "__main__" and wants_help(sys.argv[1:]):
+        routing_options(sys.argv[1:])  # tells what there is and leaves, before all that takes long to import
+
     import html
     import shutil
-    import sys
-    import zipfile
     from collections.abc import Callable
     from functools import partial
     from pathlib import Path
@@ -25,7 +30,6 @@ with app.setup(hide_code=True):
     import numpy as np
     from matplotlib.figure import Figure
 
-    from basics.config import Parser
     from basics.errors import UserError, warn
     from basics.files import ArtifactError
     from browser.notebook import (
@@ -42,7 +46,7 @@ with app.setup(hide_code=True):
         stop_with,
         text,
     )
-    from browser.saving import FORMATS, WIDTHS, add_saving_flags, file_name, save_all
+    from browser.saving import file_name, save_all
     from plotting_utils import (
         NothingToShow,
         episode_counts,
@@ -69,11 +73,10 @@ with app.setup(hide_code=True):
         steps_clicked,
         wilson_interval,
     )
-    from results.eval_options import NUM_ENVS, Lesion, positive
+    from results.checkpoints import is_mixture
+    from results.eval_options import Lesion
     from results.paths import (
-        CACHE_DIR,
         CHECKPOINT_ROOTS,
-        PLOTS_DIR,
         RESULTS_PATH,
         CheckpointRef,
         checkpoint_ref,
@@ -89,7 +92,6 @@ with app.setup(hide_code=True):
         " train_mop.py --task_id BabyAI-GoToObj-v0) and evaluate it (python batch_eval.py), then open this notebook"
         " again."
     )
-    OUTCOMES = {"solved": True, "not solved": False, "all": None}
     TABS = [
         "Depends on",
         "Maps",
@@ -145,7 +147,7 @@ class Routing(NamedTuple):
 def controls():
     is_export()  # asked while the page's first request is at hand
     try:
-        options = parse_options(sys.argv[1:])
+        options = routing_options(sys.argv[1:])
         checkpoints = choose_checkpoints(options.checkpoint)
     except UserError as error:
         stop_with(error)
@@ -526,39 +528,6 @@ def save(figures_choice, formats_choice, options, routing, save_button, shown, w
 
 
 @app.function(hide_code=True)
-def parse_options(arguments):
-    parser = Parser(prog="routing_viz.py", description="Save all figures of one checkpoint under plots/.")
-    parser.add_argument("--checkpoint", metavar="PATH", help="a checkpoint_*.pt [default: the first that is found]")
-    parser.add_argument("--outcome", choices=OUTCOMES, default="solved", help="of the episodes shown [%(default)s]")
-    add_saving_flags(parser)
-    parser.add_argument("--cache_dir", default=CACHE_DIR, help="where batch_eval.py keeps routing [%(default)s]")
-    parser.add_argument("--plots_dir", default=PLOTS_DIR, help="where figures go [%(default)s]")
-    parser.add_argument("--no_cache", action="store_true", help="evaluate afresh even where there is a cache")
-    parser.add_argument(
-        "--num_episodes", type=positive, default=100, metavar="N", help="of a fresh evaluation [%(default)s]"
-    )
-    parser.add_argument(
-        "--num_envs", type=positive, default=NUM_ENVS, metavar="N", help="of a fresh evaluation [%(default)s]"
-    )
-    parser.add_argument(
-        "--backend", choices=["fast", "minigrid"], default="fast", help="of a fresh evaluation [%(default)s]"
-    )
-    parser.add_argument("--lang_encoder", metavar="PATH", help="a local copy of the checkpoint's sentence encoder")
-    return parser.parse_args(arguments)
-
-
-@app.function(hide_code=True)
-def is_mixture(path: Path) -> bool:
-    """Tell whether a checkpoint's config names experts, without PyTorch; what cannot be read counts, to be named."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
-            return b"expert_hidden_sizes" in archive.read(name)
-    except (OSError, zipfile.BadZipFile, StopIteration):
-        return True
-
-
-@app.function(hide_code=True)
 def checkpoint_name(ref: CheckpointRef) -> str:
     """Return `GoToObj trial 0 seed 1`, and the folder where it is not the first one."""
     name = f"{short_task(ref.task_id)}{str(ref).removeprefix(ref.task_id)}"
@@ -667,7 +636,7 @@ def picture_of(routing: Routing, episode: int) -> np.ndarray | None:
 
 
 @app.function(hide_code=True)
-def room_pictures(routing: Routing) -> dict[tuple[int, int], np.ndarray | None]:
+def room_pictures(routing: Routing) -> dict[tuple | str, np.ndarray | None]:
     """Return one picture of the environment per starting room (column, row)."""
     rooms = group_routing_data(routing.data, "by_starting_room")
     return {room: picture_of(routing, int(steps.episode[0])) for room, steps in rooms.items()}

@@ -8,6 +8,8 @@ import os
 import pickle
 import shutil
 import sys
+import threading
+import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +21,7 @@ from basics.files import cache_folder, is_private, temporary_cache_folder
 ROOT = Path(__file__).parent.parent
 COMPILED = ("fast_babyai", "policy/compiled")  # all compiled functions, and all constants that are compiled in
 DEPENDENCIES = ("numba", "numpy", "minigrid")
+PATIENCE, PATIENCE_LATER = 2.0, 20.0  # seconds of compiling before something is said, first and then
 Arguments = ParamSpec("Arguments")
 
 
@@ -98,6 +101,54 @@ def intrinsic(define: Callable[Concatenate[Any, Arguments], Any]) -> Callable[Ar
 
 @functools.cache
 def announce() -> None:
-    """Say so when compiled code has to be made first: it takes a while, once."""
-    if IS_COLD:
-        print("compiling, once for this version of the code; this takes a minute or two", file=sys.stderr, flush=True)
+    """From now on, say what is being compiled whenever that takes longer than a moment."""
+    from numba.core import event
+
+    class Announcer(_Announcer, event.Listener):
+        pass
+
+    event.register("numba:compile", Announcer())  # of what is not in the cache; also for functions within functions
+
+
+class _Announcer:
+    """Listens to numba, and says what it compiles once it has compiled for PATIENCE seconds, and then now and again."""
+
+    def __init__(self):
+        self.lock = threading.Lock()  # the timer runs in a thread of its own
+        self.timer: threading.Timer | None = None
+        self.depth = 0  # of functions that are compiled for others
+        self.unsaid = 0.0  # seconds of compiling since something was said
+        self.patience, self.began, self.name = PATIENCE, 0.0, ""
+
+    def on_start(self, event) -> None:
+        with self.lock:
+            self.depth += 1
+            if self.depth == 1:
+                function = event.data["dispatcher"].py_func
+                self.name = f"{function.__module__}.{function.__qualname__}"
+                self.began = time.monotonic()
+                self._wait(self.patience - self.unsaid)
+
+    def on_end(self, event) -> None:
+        with self.lock:
+            self.depth -= 1
+            if self.depth == 0 and self.timer is not None:
+                self.timer.cancel()
+                self.unsaid += time.monotonic() - self.began
+
+    def _wait(self, seconds: float) -> None:
+        self.timer = threading.Timer(max(0.0, seconds), self._say)
+        self.timer.daemon = True
+        self.timer.start()
+
+    def _say(self) -> None:
+        with self.lock:
+            if self.depth == 0:
+                return
+            start = "\r\033[K" if sys.stderr.isatty() else ""  # in the place of a progress bar, which comes back below
+            first = self.patience == PATIENCE
+            about = ", once for this version of the code; this can take a minute or two" if first else " (still)"
+            with contextlib.suppress(OSError):  # a closed pipe or terminal
+                print(f"{start}compiling {self.name}{about}", file=sys.stderr, flush=True)
+            self.unsaid, self.began, self.patience = 0.0, time.monotonic(), PATIENCE_LATER
+            self._wait(self.patience)

@@ -85,9 +85,11 @@ def progress(total: int, what: str):
     return mo.status.progress_bar(total=total, title=what, remove_on_exit=True)
 
 
-def remembered(name: str, choices: Iterable | None = None, default=None):
+def remembered(name: str, choices: Iterable[str] | None = None, default: str = "") -> str:
     """Return what the page's address says under a name, `default` where it says nothing or none of the choices."""
     value = None if is_script() else mo.query_params().get(name)
+    if isinstance(value, list):  # it is said more than once
+        value = value[-1] if value else None
     return default if value is None or (choices is not None and value not in choices) else value
 
 

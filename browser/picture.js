@@ -3,6 +3,7 @@
 // Read from the model: `source` (a data URL), `description`, `width` (CSS pixels), `panels`: [{name, box: [left, top,
 // right, bottom] as shares of the picture, x: edges, y: edges, as shares of the panel from its left and top}].
 // Written to the model: `clicked` {panel, column, row, count}. What `chosen` names, and then what was clicked, stays marked.
+// By keyboard: arrows move the mark, beyond a panel's edge into the panel before or after it; Enter or Space clicks there.
 
 function render({ model, el }) {
   const holder = document.createElement("div");
@@ -13,11 +14,14 @@ function render({ model, el }) {
   kept.className = "rlmop-mark rlmop-chosen";
   holder.append(image, kept, mark);
   el.append(holder);
-  let count = 0;
+  let count = 0, at = null;  // where the keyboard's mark is: {panel, column, row}
+  holder.tabIndex = 0;
+  holder.setAttribute("role", "group");
 
   const draw = () => {
     image.src = model.get("source");
     image.alt = model.get("description");
+    holder.setAttribute("aria-label", `${model.get("description")}. Arrow keys move, Enter chooses.`);
     holder.style.width = `${model.get("width")}px`;
     mark.style.display = "none";
     const { panel: name, column, row } = model.get("chosen"), panel = model.get("panels").find((each) => each.name === name);
@@ -55,13 +59,42 @@ function render({ model, el }) {
     else mark.style.display = "none";
   });
   holder.addEventListener("pointerleave", () => { mark.style.display = "none"; });
-  holder.addEventListener("click", (event) => {
-    const found = find(event);
-    if (!found) return;
+  const choose = (found) => {
+    at = found;
     put(kept, found);
     model.set("clicked", { panel: found.panel.name, column: found.column, row: found.row, count: ++count });
     model.save_changes();
+  };
+  holder.addEventListener("click", (event) => {
+    const found = find(event);
+    if (found) choose(found);
   });
+
+  const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+  holder.addEventListener("keydown", (event) => {
+    const panels = model.get("panels"), move = moves[event.key], { panel: name, column, row } = model.get("chosen");
+    if (!panels.length || !(move || event.key === "Enter" || event.key === " ")) return;
+    event.preventDefault();
+    event.stopPropagation();
+    if (!at || !panels.includes(at.panel)) {
+      const panel = panels.find((each) => each.name === name);
+      at = panel ? { panel, column, row } : { panel: panels[0], column: 0, row: 0 };
+    }
+    if (!move) return choose(at);
+    const inside = (value, edges) => value >= 0 && value < edges.length - 1;
+    const next = { panel: at.panel, column: at.column + move[0], row: at.row + move[1] };
+    if (!inside(next.column, at.panel.x) || !inside(next.row, at.panel.y)) {
+      next.panel = panels[panels.indexOf(at.panel) + move[0] + move[1]];
+      if (!next.panel) return;
+      next.column = Math.min(at.column, next.panel.x.length - 2);
+      next.row = Math.min(at.row, next.panel.y.length - 2);
+      if (move[0]) next.column = move[0] > 0 ? 0 : next.panel.x.length - 2;
+      if (move[1]) next.row = move[1] > 0 ? 0 : next.panel.y.length - 2;
+    }
+    at = next;
+    put(mark, at);
+  });
+  holder.addEventListener("blur", () => { mark.style.display = "none"; });
   for (const name of ["source", "width", "description"]) model.on(`change:${name}`, draw);
   draw();
 }

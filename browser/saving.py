@@ -1,6 +1,5 @@
 """Figures as files: in which formats, how wide, under which names, each with a CSV of the numbers it shows."""
 
-import argparse
 import csv
 import io
 import re
@@ -15,34 +14,7 @@ from basics.files import atomic_write
 from plotting.data import NothingToShow
 from plotting.style import numbers_of, page
 
-FORMATS = ("png", "pdf", "svg")
-WIDTHS = ("column", "page", "screen")
 DPI = {"column": 300, "page": 300, "screen": 150}  # of PNGs
-
-
-def add_saving_flags(parser: argparse.ArgumentParser) -> None:
-    """Declare `--format` and `--width`."""
-    parser.add_argument(
-        "--format",
-        default="png",
-        type=formats,
-        metavar="png,pdf,svg",
-        help="of figures, one or several, separated by commas [%(default)s]",
-    )
-    parser.add_argument(
-        "--width",
-        choices=WIDTHS,
-        default="screen",
-        help="of figures: a column (3.25 in) or page (6.75 in) of a paper, or the screen [%(default)s]",
-    )
-
-
-def formats(text: str) -> list[str]:
-    """An argparse type: file formats of figures, separated by commas."""
-    chosen = list(dict.fromkeys(part.strip().lower() for part in text.split(",") if part.strip()))
-    if not chosen or not set(chosen) <= set(FORMATS):
-        raise argparse.ArgumentTypeError(f"expected some of {', '.join(FORMATS)}, separated by commas; got {text!r}")
-    return chosen
 
 
 def file_name(*parts: str) -> str:

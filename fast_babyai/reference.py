@@ -197,6 +197,15 @@ def env_context(env: RoomGridLevel) -> dict:
     }
 
 
+def parts_done(env: RoomGridLevel) -> tuple[int, int]:
+    """Return whether each part of the mission of minigrid's `env` is done, as minigrid's verifier keeps it; -1 where
+    the mission has no parts."""
+    instruction = env.instrs  # pyright: ignore[reportAttributeAccessIssue]  (every level has one)
+    if not hasattr(instruction, "instr_a"):
+        return -1, -1
+    return int(instruction.a_done == "success"), int(instruction.b_done == "success")
+
+
 def render_level(
     task_id: str, level_seed: int, actions: Iterable[int] = (), max_steps: int | None = None
 ) -> np.ndarray:
@@ -392,3 +401,8 @@ class BabyAIVectorEnv(SyncVectorEnv, LevelVectorEnv):
     def env_contexts(self) -> list[dict]:
         """The running episodes' `env_context` dicts, one per environment."""
         return [env.env_context for env in self.envs]
+
+    @property
+    def parts_done(self) -> np.ndarray:
+        """Which parts of the running episodes' missions are done, int8 [N, 2] (`rules.LevelVectorEnv`)."""
+        return np.array([parts_done(env.env) for env in self.envs], np.int8)

@@ -59,10 +59,14 @@ class LevelVectorEnv(VectorEnv):
     Attributes:
         next_episode: each environment's next episode, by number, int64 [N].
         env_contexts: of the running episodes, one per environment: the `env_context` of a routing cache.
+        parts_done: of the running episodes, int8 [N, 2]: whether each part of a mission of two parts ("and", "then",
+            "after"), in the order in which the mission names them, is done (1) or not (0); -1 of other missions. It is
+            not told of a step that ends the episode.
     """
 
     next_episode: np.ndarray
     env_contexts: Sequence[dict]
+    parts_done: np.ndarray
 
     def reset(
         self, *, seed: int | Sequence[int] | np.ndarray | None = None, options: dict | None = None

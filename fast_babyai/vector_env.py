@@ -25,7 +25,20 @@ from fast_babyai.rules import (
     LevelVectorEnv,
     training_level_seed,
 )
-from fast_babyai.state import EMPTY, ENV, FIRST_INSTR, LEVEL, MAX_SIZE, PUT_NEXT, T_BALL, T_BOX, T_DOOR, T_KEY, WALL
+from fast_babyai.state import (
+    AFTER,
+    EMPTY,
+    ENV,
+    FIRST_INSTR,
+    LEVEL,
+    MAX_SIZE,
+    PUT_NEXT,
+    T_BALL,
+    T_BOX,
+    T_DOOR,
+    T_KEY,
+    WALL,
+)
 from fast_babyai.view import observe
 
 ATTRIBUTES = ("mission", "agent_pos", "agent_dir", "step_count", "max_steps")  # minigrid's, of each environment
@@ -292,6 +305,15 @@ class FastBabyAIVectorEnv(LevelVectorEnv):
     def env_contexts(self) -> Sequence[dict]:
         """What plots need to know of the running levels: per environment, the `env_context` of a routing cache."""
         return LevelContexts(self._levels.copy())
+
+    @property
+    def parts_done(self) -> np.ndarray:
+        """Which parts of the running episodes' missions are done, int8 [N, 2] (`rules.LevelVectorEnv`)."""
+        first, second = (self._envs[name][:, 0].astype(np.int8) for name in ("a_done", "b_done"))
+        is_after = self._envs["node_kind"][:, 0] == AFTER  # the verifier calls the part that comes first in time a
+        done = np.column_stack([np.where(is_after, second, first), np.where(is_after, first, second)])
+        done[self._envs["root"] >= FIRST_INSTR] = -1
+        return done
 
     def get_attr(self, name: str) -> tuple:
         """Return an attribute of each environment, by minigrid's name for it; there are those of ATTRIBUTES.

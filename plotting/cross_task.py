@@ -95,8 +95,8 @@ def _seeds_of(
 def _small_text(panels: Iterable[Axes]) -> None:
     for panel in panels:
         panel.tick_params(labelsize=small())
-        panel.xaxis.label.set_size(small())
-        panel.yaxis.label.set_size(small())
+        panel.xaxis.label.set_fontsize(small())
+        panel.yaxis.label.set_fontsize(small())
 
 
 def plot_success_against_lpc(results: "pd.DataFrame") -> Figure:
@@ -143,11 +143,10 @@ def plot_success_against_lpc(results: "pd.DataFrame") -> Figure:
                 panel.plot(
                     seeds["mean_lpc"], seeds["success_rate"], color=style["color"], marker=style["marker"], **_SEED_DOTS
                 )
-        for row in group.itertuples():
-            update = getattr(row, "update", None)
-            name = f"{row.trial}" if update is None or pd.isna(update) else f"{row.trial} ({update})"
-            place = (lpc[row.Index], row.success_rate)
-            panel.annotate(name, place, (4, 4), textcoords="offset points", fontsize=small())
+        for row, x in zip(group.to_dict("records"), lpc.tolist(), strict=True):
+            update = row.get("update")
+            name = f"{row['trial']}" if update is None or pd.isna(update) else f"{row['trial']} ({update})"
+            panel.annotate(name, (x, row["success_rate"]), (4, 4), textcoords="offset points", fontsize=small())
         plain(panel)
         if is_strip:
             panel.set(xlabel="GRU\nbaselines", xticks=[], xlim=(-0.8, len(group) - 0.2))
@@ -184,7 +183,7 @@ def plot_lpc_alpha(results: "pd.DataFrame") -> Figure:
         if (alphas > 0).any():
             smallest = alphas[alphas > 0].min()
             panel.set_xscale("symlog", linthresh=smallest)
-            panel.xaxis.set_major_locator(FixedLocator(alphas))
+            panel.xaxis.set_major_locator(FixedLocator(alphas.tolist()))
             panel.xaxis.set_minor_locator(NullLocator())
             panel.xaxis.set_major_formatter(FuncFormatter(lambda alpha, _: number_text(alpha)))
             panel.tick_params(axis="x", labelrotation=30 if len(alphas) > 4 else 0)
@@ -240,8 +239,10 @@ def _name_points(panel: Axes, places: np.ndarray, names: Sequence[str]) -> None:
     Args:
         places: [N, 2], in data coordinates.
     """
-    panel.figure.draw_without_rendering()  # only then is it known where points lie on the page
-    point = panel.figure.dpi / 72
+    figure = panel.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()  # only then is it known where points lie on the page
+    point = figure.dpi / 72
     taken = [Bbox.from_bounds(x - 4 * point, y - 4 * point, 8 * point, 8 * point) for x, y in _on_page(panel, places)]
     directions = [(np.cos(angle), np.sin(angle)) for angle in np.radians(np.arange(30, 390, 30))]
     line = {"arrowstyle": "-", "color": "0.5", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}
@@ -305,7 +306,9 @@ def plot_lesions(results: "pd.DataFrame", lesioned: "pd.DataFrame") -> Figure:
         panel.plot(whole["success_rate_whole"], places, "|", color="black", markersize=10, label="all experts")
         dots = seeds.drop_duplicates("checkpoint_path")
         places = [tasks.index(task) for task in dots["task_id"]]
-        panel.plot(dots["success_rate_whole"], places, "|", color="black", **(_SEED_DOTS | {"markeredgewidth": 0.8}))
+        panel.plot(
+            dots["success_rate_whole"], places, "k|", linestyle="none", markersize=3, alpha=0.55, markeredgewidth=0.8
+        )
         plain(panel).set(xlabel="success rate", xlim=(-0.03, 1.03))
         panel.set_title(f"trial {trial}", fontsize=small())
     panels[0].set_yticks(range(len(tasks)), [short_task(task) for task in tasks], fontsize=small())
@@ -329,25 +332,26 @@ def _common_sizes(results: "pd.DataFrame") -> Sizes:
 
 
 def plot_learning_curves(metrics_by_run: "Mapping[str, Sequence[pd.DataFrame]]") -> Figure:
-    """Return success, accuracy, loss and LPC against environment steps: a line per run, its mean over seeds.
+    """Return success, accuracy, loss and LPC against environment steps: a line per run, its mean over seeds, and a thin
+    one per seed.
 
     Args:
         metrics_by_run: by the run's name, the `metrics.csv` of each of its seeds. Seeds are averaged over the updates
             that all of them have logged; the band goes from the lowest to the highest of them. More than six runs
-            are drawn without bands, which would hide each other.
+            are drawn without bands and seeds, which would hide each other.
     """
     import pandas as pd
 
     has_seeds = any(len(metrics) > 1 for metrics in metrics_by_run.values())
     has_bands = has_seeds and len(metrics_by_run) <= _MOST_BANDS
-    details = " (mean over seeds; bands: lowest to highest seed)" if has_bands else " (mean over seeds)"
+    details = "\n(mean over seeds; thin: seeds; bands: range)" if has_bands else " (mean over seeds)"
     title = "Learning curves" + (details if has_seeds else "")
     columns = panels_in_a_row(2, 2.2)
     figure, axes = new_figure(4 // columns, columns, 4.6, 2.7, title, sharex=True)
     panels = list(axes.flat)
     for place, (run, metrics) in enumerate(metrics_by_run.items()):
         style = {"color": TASK_COLORS[place % 8], "linestyle": _LINES[(place // 8 + place) % 4]}
-        style["linewidth"] = 2.8 - 1.6 * place / len(metrics_by_run)  # equal curves show behind each other
+        width = 2.8 - 1.6 * place / len(metrics_by_run)  # equal curves show behind each other
         logged = pd.concat(metrics).groupby("update")
         common = logged.size() == logged.size().max()
         steps = logged["env_steps"].mean()[common] / 1e6
@@ -357,10 +361,12 @@ def plot_learning_curves(metrics_by_run: "Mapping[str, Sequence[pd.DataFrame]]")
         for panel, name in zip(panels, CURVES, strict=True):
             curve = logged[name]
             marker = "o" if len(steps) == 1 else ""
-            panel.plot(steps, curve.mean()[common], label=label, marker=marker, **style)
+            panel.plot(steps, curve.mean()[common], label=label, marker=marker, linewidth=width, **style)
             if len(metrics) > 1 and has_bands:
                 low, high = curve.min()[common].astype(float), curve.max()[common].astype(float)
-                panel.fill_between(steps, low, high, color=style["color"], alpha=0.2, linewidth=0)
+                panel.fill_between(steps, low, high, color=style["color"], alpha=0.15, linewidth=0)
+                for seed in metrics:
+                    panel.plot(seed["env_steps"] / 1e6, seed[name], linewidth=0.5, alpha=0.7, **style)
     for panel, label in zip(panels, CURVES.values(), strict=True):
         plain(panel).set_ylabel(label)
     for panel in panels[:2]:
@@ -399,9 +405,9 @@ def plot_metrics_over_updates(results: "pd.DataFrame") -> Figure:
     title = "Along training, on held-out levels (lines: means over seeds, dots: seeds)"
     figure, axes = new_figure(2 // columns, columns, 4.6, 3.2, title)
     panels = list(axes.flat)
-    styles = task_styles([f"{short_task(task)} trial {trial}" for task, trial in runs.itertuples(index=False)])
+    styles = task_styles([f"{short_task(str(task))} trial {trial}" for task, trial in runs.itertuples(index=False)])
     for (task, trial), group in rows.groupby(["task_id", "trial"]):
-        name = f"{short_task(task)} trial {trial}"
+        name = f"{short_task(str(task))} trial {trial}"
         for panel, column in zip(panels, ("success_rate", "mean_lpc"), strict=True):
             mean = group.groupby("at")[column].mean()
             panel.plot(mean.index, mean, label=name, markersize=5, **styles[name])

@@ -52,12 +52,12 @@ class GridInfo(Mapping):
         return f"GridInfo({dict(self)}, {len(self.walls)} walls)"
 
 
-def compute_grid_bounds(positions: Sequence) -> GridInfo:
+def compute_grid_bounds(positions: Sequence | np.ndarray) -> GridInfo:
     """Return the smallest rectangle of cells that holds all positions [N, 2] (one empty cell when N is 0)."""
-    positions = np.asarray(positions, int).reshape(-1, 2)
-    if len(positions) == 0:
+    cells = np.asarray(positions, int).reshape(-1, 2)
+    if len(cells) == 0:
         return GridInfo(0, 0, 0, 0)
-    (x_min, y_min), (x_max, y_max) = positions.min(0).tolist(), positions.max(0).tolist()
+    (x_min, y_min), (x_max, y_max) = cells.min(0).tolist(), cells.max(0).tolist()
     return GridInfo(x_min, x_max, y_min, y_max)
 
 
@@ -160,7 +160,7 @@ def group_routing_data(routing_data: Entries, group_by: str) -> dict[tuple | str
     return {key: data.select(codes == code) for code, key in enumerate(keys) if present[code]}
 
 
-def room_labels_for_groups(sorted_keys: Sequence[tuple[int, int]], room_grid_shape: Sequence[int]) -> list[str]:
+def room_labels_for_groups(sorted_keys: Sequence, room_grid_shape: Sequence[int]) -> list[str]:
     """Return a name (`Top-Left`) for each room (column, row) of a grid of (columns, rows) rooms."""
     columns, rows = room_grid_shape
     labels = []
@@ -178,21 +178,21 @@ def group_labels(routing_data: Entries, group_by: str) -> dict[tuple | str, str]
     data = RoutingData.from_entries(routing_data)
     keys = list(group_routing_data(data, group_by))
     if not group_by.endswith("starting_room"):
-        return {key: key for key in keys}
+        return {key: str(key) for key in keys}
     shapes = [context["room_grid_shape"] for context in contexts(data) if context.get("room_grid_shape")]
     shape = np.max(shapes, 0).tolist() if shapes else (np.max(keys, 0) + 1).tolist()
     return dict(zip(keys, room_labels_for_groups(keys, shape), strict=True))
 
 
 def codes(data: RoutingData, key_of_episode: Sequence, order: Sequence) -> tuple[np.ndarray, list]:
-    """Return for each step the place in `order` of its episode's key, -1 where that is None."""
+    """Return for each step the place in `order` of its episode's key, -1 where it is not in it."""
     places = {key: place for place, key in enumerate(order)}
     return np.array([places.get(key, -1) for key in key_of_episode], int)[data.episode], list(order)
 
 
 def _starting_rooms(data: RoutingData) -> tuple[np.ndarray, list]:
-    rooms = [tuple(context.get("agent_start_room") or ()) or None for context in contexts(data)]
-    return codes(data, rooms, sorted(set(rooms) - {None}, key=lambda room: room[::-1]))
+    rooms = [tuple(context.get("agent_start_room") or ()) for context in contexts(data)]  # empty: not told
+    return codes(data, rooms, sorted(set(rooms) - {()}, key=lambda room: room[::-1]))
 
 
 def _door_locations(data: RoutingData) -> tuple[np.ndarray, list]:
@@ -232,10 +232,11 @@ def _quadrants(data: RoutingData, position_of: Callable[[dict], Sequence[int] | 
     keys = []
     for context in contexts(data):
         position, size = position_of(context), context.get("grid_size")
-        known = position is not None and size is not None
-        keys.append(
-            _QUADRANTS[2 * (2 * position[1] >= size[1] - 1) + (2 * position[0] >= size[0] - 1)] if known else None
-        )
+        if position is None or size is None:
+            keys.append(None)
+        else:
+            below, right = 2 * position[1] >= size[1] - 1, 2 * position[0] >= size[0] - 1
+            keys.append(_QUADRANTS[2 * below + right])
     return codes(data, keys, _QUADRANTS)
 
 

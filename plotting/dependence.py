@@ -133,8 +133,8 @@ def plot_dependence(
     shown = np.nan_to_num(bars).clip(0)
     bar_panel.barh(places, shown, color=colors, height=0.72)
     for place, share in zip(places, bars, strict=True):
-        label = "–" if np.isnan(share) else f"{100 * share:.0f} %"
-        bar_panel.text(np.nan_to_num(share).clip(0) + 0.01, place, label, va="center", fontsize=small())
+        label = "–" if np.isnan(share) else f"{round(100 * float(share))} %"  # no -0
+        bar_panel.text(max(0.0, np.nan_to_num(float(share))) + 0.01, float(place), label, va="center", fontsize=small())
     top = max(0.1, min(1.0, float(shown.max()) * 1.18 + 0.03))
     bar_panel.set(xlim=(0, top), ylim=(len(names) - 0.5, -0.5), yticks=places)
     bar_panel.set_yticklabels(names, fontsize=small())
@@ -160,7 +160,7 @@ def plot_dependence(
     if cell_width * 72 > 1.8 * small():
         for row, column in np.ndindex(table.shape):
             value = table[row, column]
-            label = "–" if np.isnan(value) else f"{round(100 * value)}"
+            label = "–" if np.isnan(value) else f"{round(100 * float(value))}"
             color = readable_on(image.cmap(image.norm(np.nan_to_num(value))))
             table_panel.text(column, row, label, ha="center", va="center", fontsize=small(), color=color)
     labels = [measure.name.split(": ", 1)[1] for measure in experts]
@@ -179,7 +179,7 @@ def plot_dependence(
         here = [place for place, other in enumerate(layers) if other == layer]
         if layer:
             table_panel.axvline(here[0] - 0.5, color="white", linewidth=3)
-        table_panel.text(np.mean(here), -0.62, f"layer {layer}", ha="center", va="bottom", fontsize=small())
+        table_panel.text(float(np.mean(here)), -0.62, f"layer {layer}", ha="center", va="bottom", fontsize=small())
     what = "of each expert's weight, %"
     table_panel.set_xlabel(what if is_narrow else f"explained variance {what}", fontsize=small())
     rows = [
@@ -254,7 +254,8 @@ def plot_conditional_means(
             panel.set_ylim(len(counts) - 0.4, -0.6)
             panel.grid(axis="y", color="#e6e6e6", linewidth=6, zorder=0)
             panel.set_axisbelow(True)
-            panel.xaxis.set_major_locator(MaxNLocator(4))
+            is_tight = is_lpc and (current_page().width or 9) < 5  # numbers of four digits
+            panel.xaxis.set_major_locator(MaxNLocator(2 if is_tight else 4))
     legend(figure, common_names(data, expert_hidden_sizes))
     numbers = [
         {
@@ -277,7 +278,7 @@ def _labels_with_counts(grouping: Variable, counts: np.ndarray) -> list[str]:
 def fill_cells(panel: Axes, places: np.ndarray, colors: np.ndarray, grid_info: GridInfo, origin: bool = False) -> None:
     """Draw cells [C, 2] in their RGBA colors [C, 4], walls and all that was never visited."""
     canvas = np.tile(to_rgba(UNVISITED_COLOR), (grid_info.grid_height, grid_info.grid_width, 1))
-    walls = grid_info.walls - [grid_info.x_min, grid_info.y_min]
+    walls = grid_info.walls - np.array([grid_info.x_min, grid_info.y_min])
     canvas[walls[:, 1], walls[:, 0]] = to_rgba(WALL_COLOR)
     canvas[places[:, 1] - grid_info.y_min, places[:, 0] - grid_info.x_min] = colors
     left, top = grid_info.x_min - 0.5, grid_info.y_min - 0.5
@@ -484,9 +485,10 @@ def steps_clicked(
     column, row = int(clicked["column"]), int(clicked["row"])
     if kind == "place":
         variable = step_variables(data)[place]
-        grid_info = compute_grid_info(data) if place == "cell" else compute_grid_bounds(variable.places)
+        places = np.empty((0, 2), int) if variable.places is None else variable.places
+        grid_info = compute_grid_info(data) if place == "cell" else compute_grid_bounds(places)
         x, y = grid_info.x_min + column, grid_info.y_min + row
-        group = np.flatnonzero((variable.places == [x, y]).all(1))
+        group = np.flatnonzero((places == [x, y]).all(1))
         return (f"{place} ({x}, {y})", variable.codes == group[0]) if len(group) else None
     if kind == "weight":
         layer, expert = map(int, numbers)

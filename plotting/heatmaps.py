@@ -48,7 +48,7 @@ _SCALES_HEIGHT = 2.3  # inches, of what tells the colors' meaning
 def _background(grid_info: GridInfo) -> np.ndarray:
     """Return an RGBA picture [height, width, 4] of never-visited cells and walls."""
     canvas = np.tile(to_rgba(UNVISITED_COLOR), (grid_info.grid_height, grid_info.grid_width, 1))
-    walls = grid_info.walls - [grid_info.x_min, grid_info.y_min]
+    walls = grid_info.walls - np.array([grid_info.x_min, grid_info.y_min])
     canvas[walls[:, 1], walls[:, 0]] = to_rgba(WALL_COLOR)
     return canvas
 
@@ -58,7 +58,7 @@ def _show_cells(ax: Axes, canvas: np.ndarray, grid_info: GridInfo) -> None:
     ax.imshow(
         canvas, extent=(left, left + grid_info.grid_width, top + grid_info.grid_height, top), interpolation="nearest"
     )
-    ticks = 5 if current_page().width is None or current_page().width > 5 else 2
+    ticks = 5 if (current_page().width or 10) > 5 else 2
     ax.xaxis.set_major_locator(MaxNLocator(ticks, integer=True))
     ax.yaxis.set_major_locator(MaxNLocator(ticks, integer=True))
     ax.tick_params(labelsize=small(), length=2)
@@ -133,12 +133,12 @@ def _plot_heatmap_rows(rows: Sequence[HeatmapRow], sizes: Sizes, title: str) -> 
     scales_height = _SCALES_HEIGHT + 0.19 * max(0, len(names) - 4)
     if is_narrow:
         figure = Figure((width, height + scales_height), layout="constrained")
-        maps, side = figure.subfigures(2, 1, height_ratios=[height, scales_height])
+        (maps,), (side,) = figure.subfigures(2, 1, squeeze=False, height_ratios=[height, scales_height])
         side_width, side_height = width, scales_height
     else:
         height = max(height, scales_height)
         figure = Figure((width, height), layout="constrained")
-        maps, side = figure.subfigures(1, 2, width_ratios=[columns * cell, side_width])
+        ((maps, side),) = figure.subfigures(1, 2, squeeze=False, width_ratios=[columns * cell, side_width])
         side_height = height
     axes = maps.subplots(len(rows), columns, squeeze=False)
     averages = [aggregate_routing_by_position(row.data) for row in rows]

@@ -64,11 +64,11 @@ def cell_measures(routing_data: Entries) -> dict[str, list[dict]]:
     if (data.action < 0).any():
         raise NothingToShow("this cache does not tell which actions were taken")
     phase, cell = _phase_variable(data), step_variables(data).get("cell")
-    if cell is None:
+    if cell is None or cell.places is None:
         raise NothingToShow("the agent never left its cell")
     actions = len(ACTION_NAMES)
     of_all = smoothed(np.bincount(data.action, minlength=actions))
-    measured = {}
+    measured, places = {}, cell.places.tolist()
     for code, name in enumerate(phase.labels):
         here = phase.codes == code
         cells = len(cell.labels)
@@ -82,7 +82,7 @@ def cell_measures(routing_data: Entries) -> dict[str, list[dict]]:
         measured[name] = [
             {"x": x, "y": y, "visits": int(visits[place]), "LPC": float(lpc[place])}
             | {measure: float(column[place]) for measure, column in values.items()}
-            for place, (x, y) in enumerate(cell.places.tolist())
+            for place, (x, y) in enumerate(places)
             if visits[place] >= LEAST_VISITS
         ]
     return {name: rows for name, rows in measured.items() if rows}

@@ -2,14 +2,14 @@
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from textwrap import fill
 from typing import NamedTuple
 
-import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import LinearSegmentedColormap, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
@@ -163,8 +163,9 @@ def lesion_name(lesion: str, sizes: Sizes = None) -> str:
             rest.append(f"weights below {part.removeprefix('min')}" if part.startswith("min") else part)
     layers: dict[str, list[int]] = {}
     for layer, expert in pairs:
-        known = sizes is not None and layer < len(sizes) and expert < len(sizes[layer])
-        layers.setdefault(expert_names(sizes[layer], 0)[expert] if known else f"expert {expert}", []).append(layer)
+        of_layer = sizes[layer] if sizes is not None and layer < len(sizes) else []
+        name = expert_names(of_layer, 0)[expert] if expert < len(of_layer) else f"expert {expert}"
+        layers.setdefault(name, []).append(layer)
     everywhere = len(sizes) if sizes is not None else None
     names = []
     for name, where in layers.items():
@@ -213,7 +214,7 @@ def number_text(value: float) -> str:
     return power if factor == "1" else f"{factor}×{power}"
 
 
-def task_styles(tasks: Sequence[str]) -> dict[str, dict]:
+def task_styles(tasks: Iterable[str]) -> dict[str, dict]:
     """Return a color (never an expert's) and a marker for each task; forty tasks differ in at least one of them."""
     markers = "osD^v"
     return {
@@ -249,7 +250,7 @@ def plain(axes: Axes) -> Axes:
 
 def readable_on(color) -> str:
     """Return black or white, whichever is easier to read on a color (by its relative luminance)."""
-    red, green, blue, _ = matplotlib.colors.to_rgba(color)
+    red, green, blue, _ = to_rgba(color)
     return "white" if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.5 else "black"
 
 
@@ -264,11 +265,11 @@ def make_clickable(
     figure: Figure,
     axes: Axes,
     name: str,
-    x_edges: Sequence[float] | None = None,
-    y_edges: Sequence[float] | None = None,
+    x_edges: np.ndarray | None = None,
+    y_edges: np.ndarray | None = None,
 ) -> None:
     """Note that a panel is divided by edges (in its own coordinates) into columns, rows or both that can be clicked."""
-    figure.clickable = [*getattr(figure, "clickable", []), (axes, name, x_edges, y_edges)]
+    vars(figure)["clickable"] = [*getattr(figure, "clickable", []), (axes, name, x_edges, y_edges)]
 
 
 # --------------------------------------------------------------------------------------------- the numbers of figures
@@ -276,25 +277,26 @@ def make_clickable(
 
 def keep_numbers(figure: Figure, rows: Sequence[dict]) -> Figure:
     """Note the numbers that a figure shows, a dict per row of the CSV that is saved beside it; return the figure."""
-    figure.numbers = list(rows)
+    vars(figure)["numbers"] = list(rows)
     return figure
 
 
 def numbers_of(figure: Figure) -> list[dict]:
     """Return the numbers that a figure shows: those it keeps, else the points of its lines."""
-    if hasattr(figure, "numbers"):
-        return figure.numbers
+    if "numbers" in vars(figure):
+        return vars(figure)["numbers"]
     rows = []
     for panel in _all_axes(figure):
         about = {"panel": panel.get_title(), "x is": panel.get_xlabel(), "y is": panel.get_ylabel()}
         for container in panel.containers:  # of error bars
             label = container.get_label()
-            if hasattr(container, "lines") and container.lines and container.lines[0] is not None:
-                container.lines[0].set_label(label)
+            lines = getattr(container, "lines", None)
+            if lines and lines[0] is not None:
+                lines[0].set_label(label)
         for line in panel.get_lines():
             label = str(line.get_label())
             series = "" if label.startswith("_") else label
-            for x, y in zip(line.get_xdata(), line.get_ydata(), strict=False):
+            for x, y in zip(np.asarray(line.get_xdata()), np.asarray(line.get_ydata()), strict=False):
                 rows.append(about | {"series": series, "color": str(line.get_color()), "x": x, "y": y})
     return rows
 

@@ -173,6 +173,27 @@ def phases(data: RoutingData) -> tuple[np.ndarray, list[str]]:
     return np.where(locked[data.episode], keyed, 4 + hands), keyed_names + names
 
 
+def _parts_due(data: RoutingData) -> Variable:
+    """Return which part of the mission is to be done, up to and with the step whose action completes it.
+
+    It is not known of missions of two parts in files that do not tell `parts_done`.
+    """
+    names = ["the only part", "first of a sequence", "second of a sequence", "either of two", "the other of two"]
+    first_code, first_done = np.full(len(data.episodes), -1), np.full(len(data.episodes), np.iinfo(np.int32).max)
+    for index, episode in enumerate(data.episodes):
+        mission, parts_done = episode.get("mission"), episode.get("parts_done")
+        if mission is None:
+            continue
+        is_sequence = any(words in mission for words in (", then ", " after you "))
+        if parts_done is not None:
+            first_code[index] = 1 if is_sequence else 3
+            first_done[index] = min((time for time in parts_done if time is not None), default=first_done[index])
+        elif not is_sequence and " and " not in mission:
+            first_code[index] = 0
+    later = data.timestep > first_done[data.episode]
+    return _few(np.where(first_code[data.episode] < 0, -1, first_code[data.episode] + later), names)
+
+
 def distance_due(data: RoutingData) -> np.ndarray:
     """Return each step's distance in cells (Manhattan) [T] to what is to be reached now, NaN where that is not known.
 
@@ -204,6 +225,7 @@ VARIABLES: dict[str, Callable[[RoutingData], Variable]] = {
     "goal as the agent sees it": _seen_from_the_agent,
     "direction": _directions,
     "phase": _phases,
+    "mission part due": _parts_due,
     "distance to what is due": _distances,
     "action": _actions,
     "previous action": _previous_actions,

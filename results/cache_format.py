@@ -66,6 +66,9 @@ def _read_episode(name: str, episode: Any) -> dict:
         _check(f"{name}: {key}", kind, read[key])
     read["env_context"] = _read_context(name, read["env_context"] or {})
     events = read.get("events") or []
+    parts_done = read.get("parts_done") or [None, None]
+    if not (isinstance(parts_done, list) and len(parts_done) == 2 and all(map(_is_time, parts_done))):
+        raise ValueError(f"{name}: its parts_done are {shown(parts_done)}, expected two timesteps or null")
     if not isinstance(events, list) or not all(map(_is_event, events)):
         raise ValueError(f"{name}: its events are {shown(events)}, expected [timestep, what, [x, y]] each")
     return read
@@ -114,6 +117,10 @@ def _check_places(name: str, places: Any, grid_size: Sequence[int] | None) -> No
         if outside.any():
             place = places[int(np.flatnonzero(outside.any(axis=1))[0])]
             raise ValueError(f"{name}: {shown(place)} lies outside of the grid {shown(grid_size)}")
+
+
+def _is_time(value: Any) -> bool:
+    return value is None or (type(value) is int and value >= 0)
 
 
 def _is_event(value: Any) -> bool:

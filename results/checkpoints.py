@@ -47,6 +47,16 @@ def save_checkpoint(path: os.PathLike | str, payload: dict) -> None:
         file.write(buffer.getbuffer())
 
 
+def is_mixture(path: os.PathLike | str) -> bool:
+    """Tell whether a checkpoint's config names experts, without PyTorch; what cannot be read counts, to be named."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+            return b"expert_hidden_sizes" in archive.read(name)
+    except (OSError, StopIteration, *_ZIP_ERRORS):
+        return True
+
+
 def load_checkpoint(
     path: os.PathLike | str, required: Iterable[str] = ("policy_state_dict", "config", "lang_proj_state_dict")
 ) -> dict:

@@ -1,7 +1,8 @@
 """Routing caches: every routing decision of an evaluation, as JSON.
 
 Version 2 added `direction` and `target_in_view` to the entries, and to the episodes `events` and `logits` (base64 of
-float16 [num_steps, actions], little-endian). Older files, which have no `version`, are read as before.
+float16 [num_steps, actions], little-endian), and later `parts_done` to those of missions of two parts. Older files,
+which have no `version`, are read as before.
 """
 
 import base64
@@ -84,18 +85,27 @@ def read_routing_cache(path: os.PathLike | str) -> dict:
 
 def routing_cache_owner(path: os.PathLike | str) -> str | None:
     """Return the `checkpoint_path` that the cache at `path` names in its first lines, None when there is none."""
-    try:
-        with open(path, "rb") as file:
-            start = file.read(4096)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise ArtifactError(path, reading_problem(error)) from error
-    match = re.search(rb'"checkpoint_path"\s*:\s*("(?:[^"\\]|\\.)*")', start)
+    match = re.search(rb'"checkpoint_path"\s*:\s*("(?:[^"\\]|\\.)*")', _first_lines(path))
     try:
         return None if match is None else orjson.loads(match[1])
     except ValueError:
         return None
+
+
+def routing_cache_episodes(path: os.PathLike | str) -> int:
+    """Return of how many episodes the cache at `path` is, as its first lines say; 0 when there is none."""
+    match = re.search(rb'"num_episodes"\s*:\s*(\d{1,18})\b', _first_lines(path))
+    return 0 if match is None else int(match[1])
+
+
+def _first_lines(path: os.PathLike | str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(4096)
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise ArtifactError(path, reading_problem(error)) from error
 
 
 def _with_logits(data: RoutingData) -> list[dict]:

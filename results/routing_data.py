@@ -43,6 +43,7 @@ class RoutingData(Sequence):
         episodes: per episode a dict with mission, seed, success, num_steps, bot_steps and env_context; what an older
             file does not tell is None. `events`, where the file tells them: [[timestep, what, [x, y]], ...], what the
             action of that step did to the object in that cell (pick up, drop, unlock, open, close, open box).
+            `parts_done`, where the file tells it: of a mission of two parts, when each was done (`EvalVectorEnv`).
         direction: int8 [T], 0 right, 1 down, 2 left, 3 up; -1 where unknown.
         target_in_view: int8 [T], 1 where something that looks like a goal of the mission is seen; -1 where unknown.
         logits: float16 [T, actions]; no columns where unknown.

@@ -9,6 +9,7 @@ import io
 import json
 import math
 import os
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -70,6 +71,7 @@ MISSING = (
     "-",
 )  # cells without a value, in any case, as spreadsheets write them
 LONGEST_CELL = 1 << 30
+_NO_TEXT = re.compile("[\udc80-\udcff]")  # bytes that were no UTF-8, as "surrogateescape" decodes them
 csv.field_size_limit(LONGEST_CELL)  # else csv refuses to read what it wrote itself
 
 
@@ -211,8 +213,7 @@ def _parse_csv(
         problems: where to note lines that do not fit the header; without it they are an error.
     """
     try:
-        lines = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
-        table = [(lines.line_num, cells) for cells in lines if any(cells)]
+        table = list(_records(content, problems))
     except (UnicodeDecodeError, csv.Error) as error:
         raise ArtifactError(path, f"damaged: {error}; repair it or move it away") from error
     if not table:
@@ -233,6 +234,38 @@ def _parse_csv(
             raise ArtifactError(path, f"damaged: {problem}; repair it or move it away")
         problems.append(problem)
     return header, rows
+
+
+def _records(content: bytes, problems: list[str] | None) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number of its (last) line and the cells of each record that is not blank.
+
+    Where problems are to be noted, a line that is no CSV or no text costs only itself, except the first.
+    """
+    text = content.decode("utf-8-sig", "strict" if problems is None else "surrogateescape")
+    lines = list(io.StringIO(text, newline=""))
+    passed = 0  # lines read before this reader began
+    reader = csv.reader(lines, strict=True)
+    start = 0
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            if problems is None or start == 0:
+                raise
+            problems.append(f"line {start + 1}: {error}")
+            passed = start = start + 1
+            reader = csv.reader(lines[start:], strict=True)
+            continue
+        is_header, start = start == 0, passed + reader.line_num
+        if problems is not None and _NO_TEXT.search("".join(cells)):
+            problem = f"line {start} is not UTF-8 text"
+            if is_header:
+                raise csv.Error(problem)
+            problems.append(problem)
+        elif any(cells):
+            yield start, cells
 
 
 class _Row(dict[str, str]):

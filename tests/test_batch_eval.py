@@ -125,9 +125,52 @@ def test_what_makes_a_checkpoint_be_evaluated_again(batch):
     assert evaluated_by("--skip_routing") == []
     assert evaluated_by() == ["checkpoints/BabyAI-GoToObj-v0/trial_1/checkpoint_final.pt"]
 
-    assert len(evaluated_by("--num_episodes", "2")) == 4
-    assert evaluated_by("--num_episodes", "2") == []
+    assert len(evaluated_by("--num_episodes", "4")) == 4
+    assert evaluated_by("--num_episodes", "4") == []
     assert len(evaluated_by("--force")) == 4
+
+
+def test_a_smaller_evaluation_replaces_a_larger_one_only_by_force(batch):
+    path = save("checkpoints", max_steps=12)
+    batch("--num_episodes", "5")
+    before = Path("evaluation_results.csv").read_bytes(), Path(caches()[0]).read_bytes()
+
+    def fewer(*flags):
+        status, output, errors = batch("--num_episodes", "2", *flags)
+        return status, to_evaluate(output), errors
+
+    status, count, errors = fewer()
+    assert status == count == 0 and "GoToObj-v0 trial 0 (5)" in errors
+    assert "over 2 episodes" in errors and "--force" in errors
+    assert fewer("--skip_routing")[1] == 0  # the row counts
+    assert fewer("--results_path", "other.csv")[1] == 0 and not Path("other.csv").exists()  # and so does the cache
+    assert (Path("evaluation_results.csv").read_bytes(), Path(caches()[0]).read_bytes()) == before
+
+    assert fewer("--force")[:2] == (0, 1)
+    assert rows()[0]["num_episodes"] == "2"
+    assert routing_caches.routing_cache_episodes(caches()[0]) == 2 == len(read_cache()["episodes"])
+    checkpoints.save_checkpoint(path, make_checkpoint(seed=5, task_id=TASKS[0], max_steps=12))
+    os.utime(path, (time.time() + 5, time.time() + 5))
+    status, output, _ = batch("--num_episodes", "1")  # what is known of another policy is not kept for this one
+    assert status == 0 and to_evaluate(output) == 1 and "1 checkpoint," in output and rows()[0]["num_episodes"] == "1"
+
+
+def read_cache():
+    return routing_caches.read_routing_cache(caches()[0])
+
+
+def test_a_lost_cache_is_made_up_for_over_as_many_episodes(folder):
+    ref = paths.checkpoint_ref(save("checkpoints", max_steps=12))
+    row = {"checkpoint_path": str(ref.path), "num_episodes": "1000", "expert_hidden_sizes": "[[0, 1]]", "lesion": ""}
+    row["evaluated_at"] = "2999-01-01T00:00:00"
+    planned = batch_eval.plan([ref], {tables.result_key(row): row}, {ref: Path("gone.json")}, batch_eval.Lesion(), None)
+    assert [(job.num_episodes, job.known_episodes) for job in planned] == [(1000, 1000)]
+
+
+def test_an_unknown_task_is_told_without_the_encoder(batch):
+    save("checkpoints", "BabyAI-GoToObjj-v0", max_steps=12, lang_encoder="no/such-encoder")
+    status, _, errors = batch()
+    assert status == 1 and "unknown task 'BabyAI-GoToObjj-v0'" in errors and "such-encoder" not in errors
 
 
 def test_skipped_routing_is_made_up_for(batch):
@@ -196,6 +239,13 @@ def test_the_same_trial_here_and_on_modal(batch):
     assert to_evaluate(batch("--checkpoint_dir", "modal_checkpoints")[1]) == 0
     batch("--checkpoint_dir", "modal_checkpoints", "--force")
     assert len(caches()) == 2 and len(rows()) == 2
+
+
+def test_a_lesion_passes_over_baselines(batch):
+    save("checkpoints", max_steps=12)
+    save("checkpoints", trial=1, baseline=True, max_steps=12)
+    status, output, _ = batch("--lesion", "0:2")
+    assert status == 0 and to_evaluate(output) == 1 and "1 baseline passed over" in output
 
 
 def test_lesions_have_their_own_rows_and_caches(batch):

@@ -140,6 +140,10 @@ def test_learning_curves_are_means_over_the_updates_that_all_seeds_logged_with_b
     figure = plot_learning_curves({"GoToLocal trial 0": [curve_of(0.001), curve_of(0.003, (20, 40))]})
     panel = figure.axes[0]
     assert panel.get_lines()[0].get_xydata() == pytest.approx(np.array([[0.02, 0.04], [0.04, 0.08]]))
+    thin = [line.get_xydata() for line in panel.get_lines() if line.get_linewidth() < 1]
+    assert np.concatenate(thin) == pytest.approx(
+        np.array([[0.02, 0.02], [0.04, 0.04], [0.06, 0.06], [0.02, 0.06], [0.04, 0.12]])  # every seed, all of it
+    )
     band = panel.collections[0].get_paths()[0].get_extents()
     assert (band.y0, band.y1) == pytest.approx((0.02, 0.12))
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["GoToLocal trial 0 (2 seeds)"]

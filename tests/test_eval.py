@@ -224,6 +224,7 @@ def replayed(env, episode, actions):
     reset_level(env, episode["seed"])
     goals = {(goal["type"], goal["color"]) for goal in episode["env_context"]["goals"]}
     directions, in_view, events = [], [], []
+    parts_done = [None, None] if hasattr(env.instrs, "instr_a") else []
 
     def objects():
         cells = [(x, y, env.grid.get(x, y)) for x in range(env.width) for y in range(env.height)]
@@ -241,14 +242,17 @@ def replayed(env, episode, actions):
         wanted = [place for place, cell in objects().items() if (cell.type, cell.color) in goals]
         in_view.append(any(env.agent_sees(*place) for place in wanted))
         before, hand, ahead = doors(), env.carrying, [int(coordinate) for coordinate in env.front_pos]
-        env.step(action)
+        _, _, terminated, truncated, _ = env.step(action)
+        for part in range(len(parts_done)) if not (terminated or truncated) else ():
+            if parts_done[part] is None and (env.instrs.a_done, env.instrs.b_done)[part] == "success":
+                parts_done[part] = timestep
         if (hand is None) != (env.carrying is None):
             events.append([timestep, "pick up" if hand is None else "drop", ahead])
         for place, state in doors().items():
             if state != before[place]:
                 was_locked = before[place] == "locked"
                 events.append([timestep, "unlock" if was_locked else {"closed": "close"}.get(state, state), [*place]])
-    return directions, in_view, events
+    return directions, in_view, events, parts_done
 
 
 @pytest.mark.parametrize("task", ["BabyAI-UnlockPickup-v0", "BabyAI-PutNextLocal-v0", "BabyAI-BossLevel-v0"])
@@ -256,16 +260,18 @@ def replayed(env, episode, actions):
 def test_direction_target_in_view_and_events_are_those_of_a_replay_in_minigrid(task, backend):
     data = play(BotActor(), eval_env(task, num_envs=3, num_episodes=4, expert=True, backend=backend)).routing_data
     env = make_level_env(task)
-    kinds = set()
+    kinds, done_parts = set(), []
     for index, episode in enumerate(data.episodes):
         steps = data.select(data.episode == index)
-        directions, in_view, events = replayed(env, episode, steps.action.tolist())
+        directions, in_view, events, parts_done = replayed(env, episode, steps.action.tolist())
         assert steps.direction.tolist() == directions
         assert steps.target_in_view.tolist() == in_view
-        assert episode["events"] == events
+        assert episode["events"] == events and episode.get("parts_done", []) == parts_done
+        done_parts += [part for part, time in enumerate(parts_done) if time is not None]
         kinds |= {what for _, what, _ in events}
     assert "pick up" in kinds and 0 < data.target_in_view.mean() < 1
     assert task != "BabyAI-UnlockPickup-v0" or "unlock" in kinds
+    assert bool(done_parts) == (task == "BabyAI-BossLevel-v0")
 
 
 def test_logits_are_those_that_chose_the_actions_and_one_level_can_be_played_again():

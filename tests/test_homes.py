@@ -114,6 +114,30 @@ def test_compiled_code_of_another_user_is_not_executed(tmp_path):
     assert folder != elsewhere and "is not to be trusted" in errors
 
 
+def test_compiling_is_said_whenever_it_takes_long(tmp_path):
+    code = """
+import sys; sys.path.insert(0, {root!r})
+from basics import compiler_cache
+compiler_cache.PATIENCE = {patience}
+compiler_cache.announce()
+import numba
+@numba.njit(cache=True)
+def inner(number):
+    return 2 * number
+@numba.njit(cache=True)
+def outer(number):
+    return inner(number) + 1
+assert outer(3) == 7
+"""
+    module = tmp_path / "module.py"
+    run_module = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import module"
+    for cache, patience, said in (("a", 0, True), ("a", 0, False), ("b", 1000, False)):  # new; in the cache; at once
+        module.write_text(code.format(root=str(ROOT), patience=patience))
+        _, errors = run(run_module, tmp_path, RL_MOP_CACHE=str(tmp_path / cache))
+        assert ("compiling module.outer, once for this version of the code" in errors) == said, errors
+        assert errors.count("compiling") == said
+
+
 def test_compiled_code_that_was_cut_short_is_compiled_again(tmp_path):
     code = """
 import sys; sys.path.insert(0, {root!r})

@@ -323,6 +323,15 @@ def test_choose_a_checkpoint_click_a_bar_see_its_means_save_in_three_formats(own
             page.wait_for_timeout(1000)
             given = page.evaluate("new URLSearchParams(location.search).get('given')")
             figure(page, f"Mean routing given {given}")
+        page.locator(".rlmop-picture").first.focus()
+        page.keyboard.press("ArrowDown")  # the row below
+        page.keyboard.press("Enter")
+        page.wait_for_function(f"new URLSearchParams(location.search).get('given') != {given!r}")
+        below = page.evaluate("new URLSearchParams(location.search).get('given')")
+        figure(page, f"Mean routing given {below}")
+        page.keyboard.press("ArrowUp")
+        page.keyboard.press("Space")
+        page.wait_for_function(f"new URLSearchParams(location.search).get('given') == {given!r}")
         open_tab(page, "Save")
         page.locator("marimo-multiselect").nth(1).get_by_role("button").click()  # formats
         for name in ("pdf", "svg"):

@@ -326,6 +326,33 @@ def test_phases_follow_the_key_and_the_door():
     assert plots.phases(data)[1] == ["before the first pick-up", "carrying", "after a drop"]
 
 
+def test_the_part_of_a_mission_that_is_due_is_the_one_not_done_yet(walks):
+    cases = [  # mission, parts_done, what is due up to and with the step of that time, and after it
+        ("go to the red ball", None, "the only part", None),
+        ("go to the red ball, then open a door", [2, None], "first of a sequence", "second of a sequence"),
+        ("go to the red ball after you open a door", [None, 1], "first of a sequence", "second of a sequence"),
+        ("go to the red ball and open a door", [None, 0], "either of two", "the other of two"),
+        ("go to the red ball and open a door", [None, None], "either of two", None),
+        ("go to the red ball, then open a door", None, None, None),  # an older file
+        (None, None, None, None),
+    ]
+    walk = walks[ONE_ROOM]
+    longest = np.flatnonzero(walk.episode == np.argmax(np.bincount(walk.episode)))
+    data = walk.select(np.tile(longest, len(cases)))
+    data.episode = np.repeat(np.arange(len(cases), dtype=np.int32), len(longest))
+    data.episodes = [
+        data.episodes[0] | {"mission": mission} | ({} if parts_done is None else {"parts_done": parts_done})
+        for mission, parts_done, _, _ in cases
+    ]
+    variable = plots.step_variables(data)["mission part due"]
+    due = [variable.labels[code] if code >= 0 else None for code in variable.codes.tolist()]
+    for place, (_, parts_done, first, second) in enumerate(cases):
+        told = due[place * len(longest) : (place + 1) * len(longest)]
+        times = [time for time in parts_done or () if time is not None]
+        done = times[0] + 1 if times else len(longest)
+        assert len(longest) > 3 and told == [first] * done + [second] * (len(longest) - done)
+
+
 # ------------------------------------------------------------------------------------------------------ measures
 
 

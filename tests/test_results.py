@@ -456,6 +456,22 @@ def test_a_line_of_another_length_costs_only_itself_in_reading(tmp_path, capsys)
     assert len(tables.read_results(path)) == 1 and "line 3 has 2 cells" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("bad", [b'"a.pt"x,1\n', b'"a.pt,1\n', b"a\xff.pt,1\n", b'"a.pt,1\nb.pt,2"x\n'])
+def test_a_line_that_is_no_csv_costs_only_itself_in_reading(tmp_path, capsys, bad):
+    path = tmp_path / "results.csv"
+    for name in "abc":
+        tables.upsert_result(path, row(name))
+    lines = path.read_bytes().splitlines(keepends=True)
+    content = b"".join([*lines[:2], bad, *lines[2:]])
+    path.write_bytes(content)
+    assert tables.read_results(path)["checkpoint_path"].tolist() == [f"checkpoints/{name}.pt" for name in "abc"]
+    warned = capsys.readouterr().err
+    assert "results.csv: line 3" in warned and warned.count("\n") == 1
+    with pytest.raises(ArtifactError, match=r"results.csv: damaged"):  # nothing is written into it
+        tables.upsert_result(path, row("d"))
+    assert path.read_bytes() == content
+
+
 def test_what_a_spreadsheet_leaves_is_read(tmp_path):
     path = tmp_path / "results.csv"
     content = "checkpoint_path,task_id,trial,num_episodes,success_rate,path_ratio,mean_lpc,,\r\n"
@@ -480,6 +496,7 @@ HOSTILE = [
     "\ud800",
     "\u2028",
     "\x1a",
+    "\ufffd",
     "=1+1",
     " ",
     "\ufeff",

@@ -4,6 +4,7 @@ The processes are real, and so are their ends.
 """
 
 import copy
+import io
 import os
 import signal
 import subprocess
@@ -14,10 +15,11 @@ from pathlib import Path
 import pytest
 import torch
 from test_training import ROOT, config_for, metrics, run_folder, train_script, wait_for, weights
+from tqdm import tqdm
 
 from basics.errors import UserError
 from results import checkpoints, paths, tables
-from training.run import train
+from training.run import SHOWN, room_for_metrics, shown_metrics, train
 
 TASK = "BabyAI-GoToObj-v0"
 
@@ -345,3 +347,17 @@ def test_without_tensorboard_a_run_goes_on(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     assert train(config_for(tmp_path, num_updates=2, tensorboard=True)) == 0
     assert "the package tensorboard is not installed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("columns", [70, 100, 140, 200])
+def test_metrics_beside_the_progress_bar_fit_the_terminal_success_first(columns):
+    row = dict.fromkeys(SHOWN, 0.1234) | {"success_rate": 0.98, "steps_per_second": 123456.0}
+    with tqdm(total=9999, initial=5000, unit="update", desc=TASK, ncols=columns, file=io.StringIO()) as progress:
+        progress.set_postfix_str(shown_metrics(row, room_for_metrics(progress)))
+        line = str(progress)
+    shown = line.partition("update/s, ")[2]
+    assert len(line) <= columns and (shown.startswith("success 0.98") or columns < 90)
+    if columns >= 100:
+        assert line.endswith("]") and "LPC 0.1234" in shown and line.count("|") == 2
+    assert ("steps/s 123,456" in shown) == (columns == 200)
+    assert shown_metrics(row, None).endswith("steps/s 123,456")

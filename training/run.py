@@ -22,7 +22,15 @@ from results import checkpoints, paths
 from training.metrics import MetricsLog
 from training.resuming import newest_checkpoint, resume, resumed_config, run_checkpoints, updates_done
 
-SHOWN = ("loss", "accuracy", "success_rate", "path_ratio", "mean_lpc", "steps_per_second")  # beside the progress bar
+SHOWN = {  # beside the progress bar, as many as fit: metrics, and what they are called there
+    "success_rate": "success",
+    "mean_lpc": "LPC",
+    "loss": "loss",
+    "accuracy": "accuracy",
+    "path_ratio": "path ratio",
+    "steps_per_second": "steps/s",
+}
+NARROWEST_BAR = 10  # columns, the frame included
 LOCK_FILE = ".lock"
 
 
@@ -132,6 +140,27 @@ class _Screen:
         return getattr(sys.stderr, name)
 
 
+def room_for_metrics(progress: tqdm) -> int | None:
+    """Return how many columns of the terminal metrics can have beside a short bar; None where there is no terminal."""
+    state = {**progress.format_dict}
+    if not state["ncols"]:
+        return None
+    everything_else = tqdm.format_meter(**(state | {"ncols": 0, "postfix": "-"}))  # 0: without the bar itself
+    return state["ncols"] - NARROWEST_BAR - len(everything_else) + 1
+
+
+def shown_metrics(row: Mapping[str, float], room: int | None) -> str:
+    """Return as many of the metrics as fit into `room` columns, always the first; None: there is room for all."""
+    text = ""
+    for name, label in SHOWN.items():
+        number = f"{row[name]:,.0f}" if row[name] >= 10_000 else f"{row[name]:.4g}"
+        longer = f"{text} {label} {number}".lstrip()
+        if text and room is not None and len(longer) > room:
+            break
+        text = longer
+    return text
+
+
 def open_run(
     config: dict[str, Any], given: Iterable[str], resuming: bool, overwrite: bool, folder: RunFolder
 ) -> tuple[dict, tuple[Path, dict] | None]:
@@ -216,7 +245,7 @@ def _train(config: dict[str, Any], start: tuple[Path, dict] | None, folder: RunF
                 if folder.replaced:
                     _save_if_possible(folder, trainer, config)
                 log.add(row, write=not folder.replaced)
-                progress.set_postfix_str(" ".join(f"{name} {row[name]:.4g}" for name in SHOWN))
+                progress.set_postfix_str(shown_metrics(row, room_for_metrics(progress)))
             if trainer.update % config["checkpoint_interval"] == 0 and trainer.update < config["num_updates"]:
                 _save_if_possible(folder, trainer, config)
     trainer.missions_ahead.close()
