@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
-from gymnasium.vector import VectorWrapper
+from gymnasium.vector import AutoresetMode, VectorWrapper
 from minigrid.core.actions import Actions
 from minigrid.core.constants import COLOR_TO_IDX, DIR_TO_VEC, OBJECT_TO_IDX
 from tqdm import tqdm
@@ -96,8 +96,9 @@ class EvalVectorEnv(VectorWrapper):
         expert: bool = False,
         first_level: int = EVAL_SEED_OFFSET,
     ):
+        mode = AutoresetMode.DISABLED
         super().__init__(
-            make_vec_env(task_id, num_envs, backend=backend, max_steps=max_steps, expert=expert, autoreset=False)
+            make_vec_env(task_id, num_envs, backend=backend, max_steps=max_steps, expert=expert, autoreset_mode=mode)
         )
         self.task_id = task_id
         self.num_episodes = num_episodes
