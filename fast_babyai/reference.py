@@ -64,6 +64,19 @@ def check_task(task_id: str) -> None:
         )
 
 
+def check_assertions() -> None:
+    """Raise a UserError where assertions are off: by them minigrid's bot says that it cannot go on (see `ask_bot`).
+
+    Without them it looks for ever for what it cannot reach (BabyAI-KeyInBox-v0, BabyAI-PutNextS5N2Carrying-v0). The
+    compiled bot needs none.
+    """
+    if not __debug__:
+        raise UserError(
+            "minigrid's bot needs Python's assertions, and this Python runs without them: leave out -O, unset"
+            " PYTHONOPTIMIZE, or use the compiled environment (backend fast)"
+        )
+
+
 class BotHasNoPlan(Exception):
     """The bot keeps changing its plan without ever choosing an action."""
 
@@ -227,7 +240,7 @@ class BabyAIEnv(gym.Env):
         render_mode: None or "rgb_array", which are alike.
 
     Raises:
-        UserError: unknown task.
+        UserError: unknown task, or Python runs without assertions (`python -O`).
     """
 
     metadata: ClassVar = {"render_modes": ["rgb_array"], "render_fps": RENDER_FPS}
@@ -235,6 +248,7 @@ class BabyAIEnv(gym.Env):
     action_space = ACTION_SPACE
 
     def __init__(self, task_id: str, max_steps: int | None = None, expert: bool = True, render_mode: str | None = None):
+        check_assertions()
         check_render_mode(render_mode)
         self.env = make_level_env(task_id, max_steps, render_mode="rgb_array")
         self.render_mode = "rgb_array"
