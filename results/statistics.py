@@ -55,7 +55,7 @@ def summarise_runs(results: "pd.DataFrame", by: Sequence[str] = ("task_id", "tri
         values |= {"mean_lpc": lpc.mean(), "lpc_error": lpc_error}
         rows.append(dict(zip(by, key, strict=True)) | values)
     columns = [*by, "seeds", "success_rate", "success_low", "success_high", "mean_lpc", "lpc_error"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=columns).astype({name: results[name].dtype for name in by})
 
 
 def seed_agreement(first: RoutingData | Sequence[dict], second: RoutingData | Sequence[dict]) -> float:
