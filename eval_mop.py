@@ -9,11 +9,10 @@ every number that comes out, is the same for any `num_envs` and in every run. Su
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
-import torch
-from gymnasium.vector import VectorWrapper
+from gymnasium.vector import AutoresetMode, VectorWrapper
 from minigrid.core.actions import Actions
 from minigrid.core.constants import COLOR_TO_IDX, DIR_TO_VEC, OBJECT_TO_IDX
 from tqdm import tqdm
@@ -24,15 +23,13 @@ from basics.extensions import registered
 from fast_babyai.factory import make_vec_env
 from fast_babyai.reference import check_task, unsolvable_task
 from fast_babyai.rules import EVAL_SEED_OFFSET, MAX_UNSOLVABLE_IN_A_ROW, LevelVectorEnv
-from mixture_of_experts import compute_lpc
-from policy.agent import Agent, load_agent
-from policy.input import observation_vector
-from policy.recurrent_policy import RoutingRule
 from results.checkpoints import load_checkpoint
 from results.eval_options import NUM_ENVS, NUM_EPISODES, Lesion, add_evaluation_flags, positive
 from results.routing_data import RoutingData
 
-POLICY_BATCH = 128  # agents per run of the policy, always: see `PolicyActor`
+if TYPE_CHECKING:  # PyTorch takes seconds to import: not before a mistyped flag is complained of
+    from policy.agent import Agent
+
 OWN_CELL, CELL_AHEAD = (3, 6), (3, 5)  # of the 7x7 view: the agent's, which shows what is in its hand, and the next one
 DOOR, BOX = OBJECT_TO_IDX["door"], OBJECT_TO_IDX["box"]
 OPEN, CLOSED, LOCKED = 0, 1, 2  # a door's state in an observation
@@ -101,8 +98,9 @@ class EvalVectorEnv(VectorWrapper):
         expert: bool = False,
         first_level: int = EVAL_SEED_OFFSET,
     ):
+        mode = AutoresetMode.DISABLED
         super().__init__(
-            make_vec_env(task_id, num_envs, backend=backend, max_steps=max_steps, expert=expert, autoreset=False)
+            make_vec_env(task_id, num_envs, backend=backend, max_steps=max_steps, expert=expert, autoreset_mode=mode)
         )
         self.task_id = task_id
         self.num_episodes = num_episodes
@@ -232,31 +230,6 @@ class Actor(Protocol):
         ...
 
 
-class PolicyActor:
-    """An agent's greedy actions in N environments; what one agent does depends on no other."""
-
-    def __init__(self, agent: Agent, num_envs: int, rule: RoutingRule | None = None):
-        self.agent, self.rule = agent, rule
-        self.expert_costs = agent.policy.expert_costs
-        self.policy = agent.fast_policy.pack(1, num_envs)
-        self.state = agent.policy.initial_state(num_envs)
-
-    @torch.no_grad()
-    def act(self, observations: dict[str, np.ndarray], infos: dict) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
-        observation = torch.from_numpy(observation_vector(observations))
-        not_done = torch.from_numpy((~infos["episode_start"]).astype(np.float32))
-        if infos["episode_start"].any():
-            features = self.agent.mission_features(self.policy, learn=False)
-            self.rows = torch.from_numpy(features.rows(self.agent.missions.lookup(infos["mission"])))
-            self.features = features.features
-        output = self.policy.step(0, observation, self.features, self.rows, self.state, not_done, self.rule)
-        if not output.logits.isfinite().all():
-            raise UserError("what this policy computes are no finite numbers: there is nothing to evaluate")
-        self.state = output.state
-        logits = output.logits.numpy()
-        return logits.argmax(-1), [layer.numpy() for layer in output.used_routing], logits
-
-
 class Record:
     """Arrays of every step, copied into large blocks: a million small arrays would leave the heap full of holes."""
 
@@ -295,7 +268,7 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    agent: Agent,
+    agent: "Agent",
     task_id: str,
     num_episodes: int = NUM_EPISODES,
     *,
@@ -319,6 +292,8 @@ def evaluate(
     Raises:
         UserError: unknown task, impossible lesion, or weights that are not finite numbers.
     """
+    from policy.actor import PolicyActor
+
     if not all(parameter.isfinite().all() for parameter in agent.parameters()):
         raise UserError("its weights hold NaN or infinity: this training run diverged, there is nothing to evaluate")
     rule = None if lesion is None else lesion.rule(agent.expert_hidden_sizes)
@@ -334,6 +309,10 @@ def evaluate(
 
 def play(actor: Actor, env: EvalVectorEnv, on_episodes: Callable[[int], object] | None = None) -> Evaluation:
     """Let `actor` play all episodes of `env`."""
+    import torch
+
+    from mixture_of_experts import compute_lpc
+
     record = Record()
     observations, infos = env.reset()
     finished = 0
@@ -389,6 +368,7 @@ def main() -> None:
     add_evaluation_flags(parser)
     arguments = parser.parse_args()
     lesion = Lesion.parse(arguments.disable_experts, arguments.min_router_weight)
+    from policy.agent import load_agent
 
     checkpoint = load_checkpoint(arguments.checkpoint)
     config = legacy_config(checkpoint["config"])

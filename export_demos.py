@@ -161,7 +161,7 @@ def main() -> None:
     if not re.fullmatch(r"([\w-]+/)*[\w-]+-v\d+", dataset_id) or not all(map(is_name, dataset_id.split("/"))):
         raise UserError(f"--dataset_id {dataset_id}: expected an id such as babyai/GoToLocal-bot-v0")
     import_minari()
-    from eval_mop import EVAL_SEED_OFFSET, EvalVectorEnv, PolicyActor  # PyTorch takes seconds to import
+    from eval_mop import EVAL_SEED_OFFSET, EvalVectorEnv  # the environment takes a while to import
 
     if arguments.first_level + 2 * arguments.episodes > EVAL_SEED_OFFSET:
         raise UserError(f"--first_level {arguments.first_level}: levels from {EVAL_SEED_OFFSET} on are for evaluation")
@@ -176,6 +176,7 @@ def main() -> None:
     )
     actor, algorithm = BotActor(), "minigrid.utils.baby_ai_bot.BabyAIBot"
     if arguments.checkpoint:
+        from policy.actor import PolicyActor  # PyTorch takes seconds to import
         from policy.agent import load_agent
         from results.checkpoints import load_checkpoint
 

@@ -95,11 +95,13 @@ def results_table(results: pd.DataFrame) -> str:
     heads = ["run", "episodes", "success, % (95 % interval)", "steps / bot's steps", "LPC", "lpc_alpha"]
     lines = []
     for row in rows_of(results):
-        low, high = wilson_interval(row.success_rate, int(row.num_episodes))
+        episodes = np.nan if pd.isna(row.num_episodes) else float(row.num_episodes)
+        low, high = wilson_interval(row.success_rate, episodes)
+        interval = "" if np.isnan(low) else f" ({100 * low:.1f}–{100 * high:.1f})"
         cells = [
             run_name(row),
-            f"{int(row.num_episodes):,}",
-            f"{100 * row.success_rate:.1f} ({100 * low:.1f}–{100 * high:.1f})",
+            "" if np.isnan(episodes) else f"{episodes:,.0f}",
+            "" if np.isnan(row.success_rate) else f"{100 * row.success_rate:.1f}{interval}",
             "" if pd.isna(row.path_ratio) else f"{row.path_ratio:.2f}",
             "one GRU" if pd.isna(row.mean_lpc) else f"{row.mean_lpc:.0f}",
             "" if pd.isna(row.lpc_alpha) or pd.isna(row.mean_lpc) else number_text(float(row.lpc_alpha)),

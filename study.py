@@ -227,7 +227,7 @@ def table(study: Study, folder: Path) -> str:
     for _, runs in results.groupby(["task_id", "trial"]):
         task_id, trial = runs["task_id"].iloc[0], int(runs["trial"].iloc[0])
         success = runs["success_rate"]
-        low, high = wilson_interval(success.mean(), int(runs["num_episodes"].min()))
+        low, high = wilson_interval(success.mean(), runs["num_episodes"].astype(float).min())
         steps, minutes = zip(*map(training_cost, runs["checkpoint_path"]), strict=True)
         row = {
             "level": short_task(task_id),

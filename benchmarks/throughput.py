@@ -165,7 +165,7 @@ class UntrainedAgents:
 @torch.no_grad()
 def plain_evaluation(agent: Agent, task_id: str, num_episodes: int) -> float:
     """Evaluate one episode after the other, entry by entry, cache included; return seconds per episode."""
-    env = BabyAIVectorEnv(task_id, 1, expert=False, autoreset=False)
+    env = BabyAIVectorEnv(task_id, 1, expert=False, autoreset_mode="Disabled")
     began, entries = time.perf_counter(), []
     for episode in range(num_episodes):
         observations, infos = env.reset(seed=[EVAL_SEED_OFFSET + episode])

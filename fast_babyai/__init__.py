@@ -7,11 +7,20 @@
     observations, rewards, terminated, truncated, infos = env.step(infos["bot_action"])
 
 It is a `gymnasium.vector.VectorEnv` and takes the place of `gym.vector.SyncVectorEnv` over minigrid's environments.
+Importing this package also registers each task with gymnasium, as `rl_mop/<task_id>`:
+
+    import fast_babyai
+    env = gymnasium.make_vec("rl_mop/BabyAI-GoToLocal-v0", num_envs=64, autoreset_mode="NextStep")  # compiled
+    env = gymnasium.make("rl_mop/BabyAI-GoToLocal-v0")  # a single one: minigrid's own, labelled by the bot
+
+Keyword arguments are those of `make_vec_env` (for a single one, of `BabyAIEnv`). Gymnasium's and minigrid's wrappers
+work around them; gymnasium's for observations want "NextStep", training here uses "SameStep", which is the default.
 
     rules.py          what both forms of the environment agree on
     reference.py      the readable form: minigrid itself
     vector_env.py     the compiled form, as a gymnasium vector environment
     factory.py        make_vec_env, which makes either
+    registration.py   what gymnasium is told of this package
 
 Of the compiled form, from what it stands on to what it adds up to:
 
@@ -31,6 +40,10 @@ Of the compiled form, from what it stands on to what it adds up to:
 """
 
 from basics import compiler_cache  # noqa: F401  (before numba)
+from fast_babyai.registration import let_text_be_text, register_tasks
+
+register_tasks()
+let_text_be_text()
 
 
 def __getattr__(name: str):

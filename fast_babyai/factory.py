@@ -5,6 +5,8 @@ observations, infos = env.reset(seed=0)
 observations, rewards, terminated, truncated, infos = env.step(infos["bot_action"])
 """
 
+from gymnasium.vector import AutoresetMode
+
 from basics.errors import UserError
 from fast_babyai.reference import BabyAIVectorEnv, check_task, make_level_env, reset_level
 from fast_babyai.rules import BACKENDS, LevelVectorEnv
@@ -23,7 +25,7 @@ def make_vec_env(
     backend: str = "fast",
     max_steps: int | None = None,
     expert: bool = True,
-    autoreset: bool = True,
+    autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
     train_levels: int | None = None,
 ) -> LevelVectorEnv:
     """Return `num_envs` environments of one BabyAI task, compiled (`fast`) or as minigrid has them (`minigrid`).
@@ -38,7 +40,7 @@ def make_vec_env(
     else:
         from fast_babyai.vector_env import FastBabyAIVectorEnv as vector_env  # its compiler takes a second to import
     return vector_env(
-        task_id, num_envs, max_steps=max_steps, expert=expert, autoreset=autoreset, train_levels=train_levels
+        task_id, num_envs, max_steps=max_steps, expert=expert, autoreset_mode=autoreset_mode, train_levels=train_levels
     )
 
 

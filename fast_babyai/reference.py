@@ -44,6 +44,8 @@ from fast_babyai.rules import (
     PLAN_LIMIT,
     RENDER_FPS,
     LevelVectorEnv,
+    check_render_mode,
+    check_seeds,
     training_level_seed,
 )
 
@@ -59,6 +61,19 @@ def check_task(task_id: str) -> None:
         raise UserError(
             f"unknown task {task_id!r}.{did_you_mean(task_id, babyai_tasks())}"
             " A task_id looks like 'BabyAI-GoToLocal-v0'; minigrid's documentation lists them all."
+        )
+
+
+def check_assertions() -> None:
+    """Raise a UserError where assertions are off: by them minigrid's bot says that it cannot go on (see `ask_bot`).
+
+    Without them it looks for ever for what it cannot reach (BabyAI-KeyInBox-v0, BabyAI-PutNextS5N2Carrying-v0). The
+    compiled bot needs none.
+    """
+    if not __debug__:
+        raise UserError(
+            "minigrid's bot needs Python's assertions, and this Python runs without them: leave out -O, unset"
+            " PYTHONOPTIMIZE, or use the compiled environment (backend fast)"
         )
 
 
@@ -223,17 +238,27 @@ class BabyAIEnv(gym.Env):
     `reset(seed=s)` plays exactly the level that minigrid generates from seed `s`. `reset()` takes the next level that
     the bot can solve, in the order of `level_of_episode` (at random where that is None).
 
+    What minigrid's environment has (`grid`, `agent_pos`, `mission`, ...), this one has, so that minigrid's wrappers
+    work around it, except those that look for the mission in observations: it is in infos. It can always be rendered,
+    as "rgb_array".
+
     Args:
         task_id: a registered BabyAI task.
         max_steps: the step limit of an episode; None keeps the task's own.
         expert: whether infos carry `bot_action`. Without it no episode is cut short for want of a plan.
+        render_mode: None or "rgb_array", which are alike.
+
+    Raises:
+        UserError: unknown task, or Python runs without assertions (`python -O`).
     """
 
     metadata: ClassVar = {"render_modes": ["rgb_array"], "render_fps": RENDER_FPS}
     observation_space = OBSERVATION_SPACE
     action_space = ACTION_SPACE
 
-    def __init__(self, task_id: str, max_steps: int | None = None, expert: bool = True):
+    def __init__(self, task_id: str, max_steps: int | None = None, expert: bool = True, render_mode: str | None = None):
+        check_assertions()
+        check_render_mode(render_mode)
         self.env = make_level_env(task_id, max_steps, render_mode="rgb_array")
         self.render_mode = "rgb_array"
         self.task_id = task_id
@@ -241,6 +266,11 @@ class BabyAIEnv(gym.Env):
         self.level_of_episode: Callable[[int], int] | None = None
         self.next_episode = 0
         self.plan_failures = 0
+
+    def __getattr__(self, name: str):
+        if name.startswith("_") or "env" not in vars(self):
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        return getattr(self.env, name)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):
         super().reset(seed=seed)
@@ -324,8 +354,8 @@ def unsolvable_task(task_id: str) -> UserError:
 class BabyAIVectorEnv(SyncVectorEnv, LevelVectorEnv):
     """`num_envs` environments of one task, stepped one after the other (see the module's docstring).
 
-    With `autoreset` (SAME_STEP), `reset(seed=S)` starts the training levels of seed S; without, `reset(seed=[...])`
-    plays exactly the given levels, and `options={"reset_mask": bool [N]}` restarts some of the environments.
+    `reset(seed=S)` starts the training levels of seed S; `reset(seed=[...])` plays exactly the given levels, and
+    `options={"reset_mask": bool [N]}` restarts some of the environments.
     """
 
     envs: list[BabyAIEnv]
@@ -337,22 +367,27 @@ class BabyAIVectorEnv(SyncVectorEnv, LevelVectorEnv):
         num_envs: int,
         max_steps: int | None = None,
         expert: bool = True,
-        autoreset: bool = True,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         train_levels: int | None = None,
     ):
         self.train_levels = train_levels
         super().__init__(
-            [lambda: BabyAIEnv(task_id, max_steps, expert)] * num_envs,
-            autoreset_mode=AutoresetMode.SAME_STEP if autoreset else AutoresetMode.DISABLED,
+            [lambda: BabyAIEnv(task_id, max_steps, expert)] * num_envs, autoreset_mode=AutoresetMode(autoreset_mode)
         )
 
     def reset(self, *, seed: int | Sequence[int] | np.ndarray | None = None, options: dict | None = None):
+        check_seeds(seed)
         level_seeds: list[int | None] | None = None
         if isinstance(seed, (Sequence, np.ndarray)):
             level_seeds = [int(level_seed) for level_seed in seed]
         elif seed is not None:
             self._start_levels(operator.index(seed))
+        self._begun = True
         return super().reset(seed=level_seeds, options=options)
+
+    def step(self, actions):
+        self._check_episodes_run()
+        return super().step(actions)
 
     def _start_levels(self, seed: int) -> None:
         self._seed = seed
@@ -379,13 +414,13 @@ class BabyAIVectorEnv(SyncVectorEnv, LevelVectorEnv):
     def set_state(self, state: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict]:
         """Go on from a state of `get_state`; return observations and infos, as `reset` does."""
         self._start_levels(int(state["seed"][0]))
-        super().reset(seed=[int(level_seed) for level_seed in state["level_seed"]])
+        self.reset(seed=state["level_seed"])
         infos: dict = {}
         for index, env in enumerate(self.envs):
             for action in state["actions_taken"][index]:
                 if action != NO_ACTION:
-                    observation, *_ = env.step(action)
-                    self._env_obs[index] = observation
+                    self._env_obs[index], _, terminated, truncated, _ = env.step(action)
+                    self._autoreset_envs[index] = terminated or truncated
             env.next_episode = int(state["next_episode"][index])
             env.plan_failures = int(state["plan_failures"][index])
             infos = self._add_info(infos, env._info(), index)

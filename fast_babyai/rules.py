@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from gymnasium import spaces
-from gymnasium.vector import VectorEnv
+from gymnasium.error import Error, ResetNeeded
+from gymnasium.vector import AutoresetMode, VectorEnv
 
 BACKENDS = ("fast", "minigrid")  # compiled, or minigrid's own
 
@@ -53,8 +54,26 @@ def training_level_seed(seed: int, env_index: int, num_envs: int, episode: int, 
     return place if level_pass == 0 else int(_shuffled_levels(seed, level_pass, train_levels)[place])
 
 
+def check_seeds(seed: int | Sequence[int] | np.ndarray | None) -> None:
+    """Raise gymnasium's error unless `seed`, or each one of several, is a whole number of at least 0, or None."""
+    if seed is not None and np.min(seed, initial=0) < 0:
+        raise Error(f"seeds are whole numbers >= 0, got {seed!r}")
+
+
+def check_render_mode(render_mode: str | None) -> None:
+    """Raise gymnasium's error unless `render_mode` is one of the environment's: "rgb_array", or None for the same."""
+    if render_mode not in (None, "rgb_array"):
+        raise Error(f"unknown render_mode {render_mode!r}: expected 'rgb_array'; gymnasium's HumanRendering shows it")
+
+
 class LevelVectorEnv(VectorEnv):
     """The interface of both forms, beyond gymnasium's: what `factory.make_vec_env` returns.
+
+    What happens after an episode's end is gymnasium's `AutoresetMode` (https://farama.org/Vector-Autoreset-Mode):
+        SAME_STEP  the step returns the next episode's first state; `final_obs` and `final_info` tell the last one
+        NEXT_STEP  the step returns the last state, without a `bot_action`; the next step ignores the action and
+                   returns the next episode's first state, with reward 0
+        DISABLED   the step returns the last state; the next one raises ResetNeeded unless `reset` came between
 
     Attributes:
         next_episode: each environment's next episode, by number, int64 [N].
@@ -67,6 +86,8 @@ class LevelVectorEnv(VectorEnv):
     next_episode: np.ndarray
     env_contexts: Sequence[dict]
     parts_done: np.ndarray
+    _begun = False  # there was a reset
+    _autoreset_envs: np.ndarray  # bool [N]: the last step ended an episode (gymnasium's name for it)
 
     def reset(
         self, *, seed: int | Sequence[int] | np.ndarray | None = None, options: dict | None = None
@@ -81,3 +102,14 @@ class LevelVectorEnv(VectorEnv):
     def set_state(self, state: dict[str, np.ndarray]) -> tuple[dict, dict]:
         """Go on from a state of `get_state`; return observations and infos, as `reset` does."""
         raise NotImplementedError
+
+    def _check_episodes_run(self) -> None:
+        """Raise ResetNeeded where there is nothing to step: before a reset and, without autoreset, after the end."""
+        if not self._begun:
+            raise ResetNeeded("reset the environment before its first step")
+        if self.metadata["autoreset_mode"] is AutoresetMode.DISABLED and self._autoreset_envs.any():
+            ended = np.flatnonzero(self._autoreset_envs).tolist()
+            raise ResetNeeded(
+                f"the episodes of environments {ended} have ended, and without autoreset they are yours to reset:"
+                " reset(options={'reset_mask': terminated | truncated})"
+            )

@@ -3,7 +3,6 @@
 import operator
 from collections.abc import Sequence
 
-import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
@@ -23,6 +22,7 @@ from fast_babyai.rules import (
     OBSERVATION_SPACE,
     RENDER_FPS,
     LevelVectorEnv,
+    check_seeds,
     training_level_seed,
 )
 from fast_babyai.state import (
@@ -75,6 +75,8 @@ def begin_episode(env, bot, level, output, expert):
     describe(env, output)
     take_in_hand(env, level)
     output.carrying = env.carrying != EMPTY
+    output.reward = 0
+    output.terminated = output.truncated = output.planless = False
     output.bot_action = NO_ACTION
     if expert:
         reset_bot(env, bot)
@@ -88,20 +90,28 @@ def begin_episodes(envs, bots, levels, outputs, mask, expert):
             begin_episode(envs[i], bots[i], levels[i], outputs[i], expert)
 
 
+@njit(cache=True)
+def act(env, bot, action, output, expert):
+    output.reward, output.terminated, output.truncated = step(env, action)
+    output.bot_action = NO_ACTION
+    output.planless = False
+    if expert and not (output.terminated or output.truncated):
+        output.bot_action = replan(env, bot, action)
+        if output.bot_action == NO_ACTION:
+            output.planless = output.truncated = True
+
+
 @njit(cache=True, nogil=True)
-def step_envs(envs, bots, actions, history, outputs, expert):
-    """Step every environment and note its action; return how many episodes ended, and the steps of the longest one."""
+def step_envs(envs, bots, actions, history, outputs, just_begun, expert):
+    """Step the environments that have not `just_begun` and note their actions; return how many of these episodes ended,
+    and the steps of the longest one."""
     ended = longest = 0
     for i in range(envs.shape[0]):
-        env, bot, output = envs[i], bots[i], outputs[i]
+        if just_begun[i]:
+            continue
+        env, output = envs[i], outputs[i]
         history[i, env.step_count] = actions[i]
-        output.reward, output.terminated, output.truncated = step(env, actions[i])
-        output.bot_action = NO_ACTION
-        output.planless = False
-        if expert and not (output.terminated or output.truncated):
-            output.bot_action = replan(env, bot, actions[i])
-            if output.bot_action == NO_ACTION:
-                output.planless = output.truncated = True
+        act(env, bots[i], actions[i], output, expert)
         describe(env, output)
         ended += output.terminated or output.truncated
         longest = max(longest, env.step_count)
@@ -112,13 +122,11 @@ def step_envs(envs, bots, actions, history, outputs, expert):
 def replay(envs, bots, history, outputs, expert):
     """Take the actions of `history` (up to the first NO_ACTION) in episodes that have just begun."""
     for i in range(envs.shape[0]):
-        env, bot, output = envs[i], bots[i], outputs[i]
+        env, output = envs[i], outputs[i]
         for action in history[i]:
             if action == NO_ACTION:
                 break
-            step(env, np.int64(action))
-            if expert:
-                output.bot_action = replan(env, bot, np.int64(action))
+            act(env, bots[i], np.int64(action), output, expert)
         if env.step_count:
             describe(env, output)
 
@@ -137,17 +145,17 @@ class FastBabyAIVectorEnv(LevelVectorEnv):
     Infos of `reset` and `step`, about the state just returned: `mission` (object [N], text), `bot_action` (int64 [N],
     with `expert`), `bot_steps` (int64 [N], length of the bot's own solution, -1 if it has none), `agent_pos` (int64
     [N, 2]), `level_seed` (int64 [N]), `bot_plan_failures` (int64 [N], levels passed over and episodes cut short for
-    want of a plan, since the last seeded reset). When an episode ends, `final_obs` and `final_info` tell its last
-    state.
+    want of a plan, since the last seeded reset).
 
-    With `autoreset`, episodes follow each other (`AutoresetMode.SAME_STEP`) and `reset(seed=S)` starts the training
-    levels of seed S (`rules.training_level_seed`); levels that the bot cannot solve are passed over. Without,
+    `reset(seed=S)` starts the training levels of seed S (`rules.training_level_seed`), and episodes follow each other
+    as `autoreset_mode` says (see `LevelVectorEnv`); levels that the bot cannot solve are passed over.
     `reset(seed=[...])` plays exactly the given level seeds, and `options={"reset_mask": bool [N]}` restarts some.
 
     Args:
         task_id: a registered BabyAI task.
         max_steps: the step limit of an episode; None keeps the task's own.
         expert: whether infos carry `bot_action`. Without it no episode is cut short for want of a plan.
+        autoreset_mode: gymnasium's, or its name: "SameStep", "NextStep" or "Disabled".
         train_levels: training levels before they repeat, in a new order; None: never.
 
     Raises:
@@ -160,13 +168,17 @@ class FastBabyAIVectorEnv(LevelVectorEnv):
         num_envs: int,
         max_steps: int | None = None,
         expert: bool = True,
-        autoreset: bool = True,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         train_levels: int | None = None,
     ):
         self.task_id, self.num_envs, self.max_steps = task_id, num_envs, max_steps
-        self.expert, self.autoreset, self.train_levels = expert, autoreset, train_levels
-        mode = AutoresetMode.SAME_STEP if autoreset else AutoresetMode.DISABLED
-        self.metadata = {"render_modes": ["rgb_array"], "render_fps": RENDER_FPS, "autoreset_mode": mode}
+        self.expert, self.train_levels = expert, train_levels
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self.metadata = {
+            "render_modes": ["rgb_array"],
+            "render_fps": RENDER_FPS,
+            "autoreset_mode": self.autoreset_mode,
+        }
         self.render_mode = "rgb_array"
         self.single_observation_space = OBSERVATION_SPACE
         self.single_action_space = ACTION_SPACE
@@ -185,9 +197,9 @@ class FastBabyAIVectorEnv(LevelVectorEnv):
         self.next_episode = np.zeros(num_envs, np.int64)
         self._plan_failures = np.zeros(num_envs, np.int64)
         self._seed: int | None = None
-        self._begun = False
         self._everywhere = np.ones(num_envs, bool)  # where infos tell something: gymnasium's masks
         self._everywhere.flags.writeable = False
+        self._nowhere = self._autoreset_envs = ~self._everywhere
 
     def reset(self, *, seed: int | Sequence[int] | np.ndarray | None = None, options: dict | None = None):
         mask = np.ones(self.num_envs, bool)
@@ -195,8 +207,7 @@ class FastBabyAIVectorEnv(LevelVectorEnv):
             mask = np.asarray(options["reset_mask"])
             if mask.shape != (self.num_envs,) or mask.dtype != np.bool_ or not mask.any():
                 raise ValueError(f"reset_mask must be bool [{self.num_envs}] with something in it, got {mask!r}")
-        if seed is not None and np.min(seed, initial=0) < 0:
-            raise gymnasium.error.Error(f"seeds are whole numbers >= 0, got {seed!r}")
+        check_seeds(seed)
         if isinstance(seed, Sequence | np.ndarray):
             if len(seed) != self.num_envs:
                 raise ValueError(f"{len(seed)} level seeds for {self.num_envs} environments")
@@ -207,33 +218,39 @@ class FastBabyAIVectorEnv(LevelVectorEnv):
                 self._seed = int(np.random.default_rng().integers(2**31)) if seed is None else operator.index(seed)
                 self.next_episode[:] = 0
                 self._plan_failures[:] = 0
-            for index in np.flatnonzero(mask).tolist():
-                self._take_next_solvable_level(index)
+            self._take_next_solvable_levels(mask)
         begin_episodes(self._envs, self._bots, self._levels, self._outputs, mask, self.expert)
+        self._autoreset_envs = self._autoreset_envs & ~mask
         self._begun = True
         return self._observations(), self._infos()
 
     def step(self, actions: np.ndarray):
-        if not self._begun:
-            raise gymnasium.error.ResetNeeded("reset the environment before its first step")
-        actions = np.ascontiguousarray(actions, np.int64)
+        self._check_episodes_run()
+        just_begun = self._autoreset_envs  # with NEXT_STEP: episodes that begin in this step
+        actions = np.array(actions, np.int64, order="C")  # a copy: others are read-only, which is compiled anew
+        if just_begun.any() and actions.shape == just_begun.shape:
+            actions = np.where(just_begun, 0, actions)  # ignored, so it may be anything
         if actions.shape != (self.num_envs,) or actions.min() < 0 or actions.max() >= NUM_ACTIONS:
             raise ValueError(f"expected {self.num_envs} actions from 0 to {NUM_ACTIONS - 1}, got {actions!r}")
         outputs = self._outputs
-        ended, longest = step_envs(self._envs, self._bots, actions, self._history, outputs, self.expert)
+        if just_begun.any():
+            self._take_next_solvable_levels(just_begun)
+            begin_episodes(self._envs, self._bots, self._levels, outputs, just_begun, self.expert)
+        ended, longest = step_envs(self._envs, self._bots, actions, self._history, outputs, just_begun, self.expert)
         if longest == self._history.shape[1]:
             self._history = longer(self._history)
         rewards, terminated, truncated = (outputs[name].copy() for name in ("reward", "terminated", "truncated"))
         if not ended:
+            self._autoreset_envs = self._nowhere
             return self._observations(), rewards, terminated, truncated, self._infos()
 
         self._plan_failures += outputs["planless"]
-        if not self.autoreset:
-            return self._observations(), rewards, terminated, truncated, self._infos()
         done = terminated | truncated
+        if self.autoreset_mode is not AutoresetMode.SAME_STEP:
+            self._autoreset_envs = done
+            return self._observations(), rewards, terminated, truncated, self._infos()
         final = self._final_infos(done)
-        for index in np.flatnonzero(done).tolist():
-            self._take_next_solvable_level(index)
+        self._take_next_solvable_levels(done)
         begin_episodes(self._envs, self._bots, self._levels, outputs, done, self.expert)
         return self._observations(), rewards, terminated, truncated, self._infos() | final
 
@@ -269,6 +286,10 @@ class FastBabyAIVectorEnv(LevelVectorEnv):
         self._level_seeds[index] = level_seed
         self._history[index] = NO_ACTION
 
+    def _take_next_solvable_levels(self, mask: np.ndarray) -> None:
+        for index in np.flatnonzero(mask).tolist():
+            self._take_next_solvable_level(index)
+
     def _take_next_solvable_level(self, index: int) -> None:
         seed = 0 if self._seed is None else self._seed  # none yet where only certain levels were asked for
         for _ in range(MAX_UNSOLVABLE_IN_A_ROW):
@@ -299,6 +320,8 @@ class FastBabyAIVectorEnv(LevelVectorEnv):
         self._plan_failures[:] = state["plan_failures"]
         self._history = longer(state["actions_taken"].astype(np.int8))
         replay(self._envs, self._bots, self._history, self._outputs, self.expert)
+        if self.autoreset_mode is not AutoresetMode.SAME_STEP:
+            self._autoreset_envs = self._outputs["terminated"] | self._outputs["truncated"]
         return self._observations(), self._infos()
 
     @property

@@ -145,7 +145,8 @@ def plot_success_against_lpc(results: "pd.DataFrame") -> Figure:
                 )
         for row, x in zip(group.to_dict("records"), lpc.tolist(), strict=True):
             update = row.get("update")
-            name = f"{row['trial']}" if update is None or pd.isna(update) else f"{row['trial']} ({update})"
+            trial = "" if pd.isna(row["trial"]) else str(row["trial"])
+            name = trial if update is None or pd.isna(update) else f"{trial} ({update})"
             panel.annotate(name, (x, row["success_rate"]), (4, 4), textcoords="offset points", fontsize=small())
         plain(panel)
         if is_strip:
@@ -205,7 +206,7 @@ def plot_lpc_against_difficulty(results: "pd.DataFrame") -> Figure:
     """
     is_baseline = results["mean_lpc"].isna()
     failed = 1 - results[is_baseline].groupby("task_id")["success_rate"].mean()
-    runs = summarise_runs(results[~is_baseline & results["task_id"].isin(failed.index)])
+    runs = summarise_runs(results[~is_baseline & results["task_id"].isin(failed.index) & results["trial"].notna()])
     if runs.empty:
         raise NothingToShow("no task has both a mixture and a baseline: a task is as hard as the baseline finds it")
     trials = sorted(runs["trial"].unique())

@@ -16,11 +16,14 @@ if TYPE_CHECKING:
 Z95 = 1.959963984540054  # standard deviations to either side of the mean that hold 95 % of a normal distribution
 
 
-def wilson_interval(success_rate: float, num_episodes: int) -> tuple[float, float]:
+def wilson_interval(success_rate: float, num_episodes: float) -> tuple[float, float]:
     """Return the 95 % Wilson interval of a success rate measured over `num_episodes` independent episodes.
 
-    Unlike the normal approximation it stays within 0 and 1, and is not empty where all or no episodes succeeded.
+    Unlike the normal approximation it stays within 0 and 1, and is not empty where all or no episodes succeeded. Where
+    one of the two is not known (NaN), neither is the interval.
     """
+    if np.isnan(success_rate) or np.isnan(num_episodes):
+        return np.nan, np.nan
     shrink = 1 + Z95**2 / num_episodes
     center = (success_rate + Z95**2 / (2 * num_episodes)) / shrink
     spread = success_rate * (1 - success_rate) / num_episodes + Z95**2 / (4 * num_episodes**2)
@@ -32,8 +35,8 @@ def summarise_runs(results: "pd.DataFrame", by: Sequence[str] = ("task_id", "tri
     """Return one row for the rows of `results` that agree in the columns `by`: means and error bars over seeds.
 
     `success_low` and `success_high` are a standard error over the seeds away from the mean `success_rate`, or the
-    Wilson interval of the only seed's episodes; `lpc_error` is the standard error of `mean_lpc`, 0 for one seed.
-    `mean_lpc` is NaN for baselines, which have no experts.
+    Wilson interval of the only seed's episodes (NaN where their number is not known); `lpc_error` is the standard error
+    of `mean_lpc`, 0 for one seed. `mean_lpc` is NaN for baselines, which have no experts.
     """
     import pandas as pd
 
@@ -43,16 +46,16 @@ def summarise_runs(results: "pd.DataFrame", by: Sequence[str] = ("task_id", "tri
         success, lpc = runs["success_rate"].astype(float), runs["mean_lpc"].astype(float)
         mean, lpc_error = success.mean(), 0.0
         if len(runs) == 1:
-            low, high = wilson_interval(mean, int(runs["num_episodes"].iloc[0]))
+            low, high = wilson_interval(mean, runs["num_episodes"].astype(float).iloc[0])
         else:
             error = success.std() / np.sqrt(len(runs))
-            low, high = max(0.0, mean - error), min(1.0, mean + error)
+            low, high = np.clip([mean - error, mean + error], 0, 1).tolist()
             lpc_error = lpc.std() / np.sqrt(len(runs))
         values = {"seeds": len(runs), "success_rate": mean, "success_low": low, "success_high": high}
         values |= {"mean_lpc": lpc.mean(), "lpc_error": lpc_error}
         rows.append(dict(zip(by, key, strict=True)) | values)
     columns = [*by, "seeds", "success_rate", "success_low", "success_high", "mean_lpc", "lpc_error"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=columns).astype({name: results[name].dtype for name in by})
 
 
 def seed_agreement(first: RoutingData | Sequence[dict], second: RoutingData | Sequence[dict]) -> float:

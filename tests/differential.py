@@ -71,7 +71,7 @@ def compare(task_id: str, level_seeds: Iterable[int], max_steps: int | None = No
         and one line per difference.
     """
     count, found = Counter(), []
-    settings = {"autoreset": False, "max_steps": max_steps}
+    settings = {"autoreset_mode": "Disabled", "max_steps": max_steps}
     pair = [make_vec_env(task_id, 1, backend=backend, **settings) for backend in ("minigrid", "fast")]
     for level_seed in level_seeds:
         for number, student in enumerate(STUDENTS):

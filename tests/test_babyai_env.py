@@ -29,7 +29,7 @@ def test_there_are_96_tasks():
 @pytest.mark.parametrize("task", ["BabyAI-GoToLocal-v0", "BabyAI-UnlockPickup-v0", "BabyAI-SynthS5R2-v0"])
 def test_steps_and_labels_equal_minigrid_and_its_bot_run_by_hand(task):
     num_envs, chooser = 3, np.random.default_rng(0)
-    env = make_vec_env(task, num_envs, backend="minigrid", autoreset=False)
+    env = make_vec_env(task, num_envs, backend="minigrid", autoreset_mode="Disabled")
     level_seeds = [7, 8, EVAL_SEED_OFFSET]
     observations, infos = env.reset(seed=level_seeds)
     by_hand = [gym.make(task).unwrapped for _ in level_seeds]
@@ -56,7 +56,7 @@ def test_steps_and_labels_equal_minigrid_and_its_bot_run_by_hand(task):
 
 
 def test_bot_steps_are_the_length_of_the_bots_own_solution():
-    env = make_vec_env("BabyAI-PutNextLocal-v0", 2, backend="minigrid", autoreset=False)
+    env = make_vec_env("BabyAI-PutNextLocal-v0", 2, backend="minigrid", autoreset_mode="Disabled")
     _, infos = env.reset(seed=[3, 4])
     for i, seed in enumerate([3, 4]):
         twin = gym.make("BabyAI-PutNextLocal-v0").unwrapped
@@ -134,7 +134,7 @@ def test_missions_that_babyai_terminates_as_failed_are_no_success():
 
 
 def test_max_steps_can_be_overridden():
-    env = make_vec_env("BabyAI-GoTo-v0", 1, backend="minigrid", max_steps=3, autoreset=False, expert=False)
+    env = make_vec_env("BabyAI-GoTo-v0", 1, backend="minigrid", max_steps=3, autoreset_mode="Disabled", expert=False)
     env.reset(seed=[0])
     assert [bool(env.step([0])[3][0]) for _ in range(3)] == [False, False, True]
 
@@ -177,7 +177,7 @@ def test_levels_the_bot_cannot_solve_are_passed_over_and_counted():
 
 
 def test_env_context_describes_the_level():
-    env = make_vec_env("BabyAI-UnlockPickup-v0", 1, backend="minigrid", autoreset=False)
+    env = make_vec_env("BabyAI-UnlockPickup-v0", 1, backend="minigrid", autoreset_mode="Disabled")
     env.reset(seed=[1])
     (context,) = env.env_contexts
     level = env.envs[0].env
@@ -231,7 +231,7 @@ def test_unknown_tasks_and_backends_are_named():
 
 
 def test_level_generation_prints_nothing(capsys):
-    env = make_vec_env("BabyAI-SynthLoc-v0", 1, backend="minigrid", autoreset=False)
+    env = make_vec_env("BabyAI-SynthLoc-v0", 1, backend="minigrid", autoreset_mode="Disabled")
     for seed in range(20):
         env.reset(seed=[seed])
     assert capsys.readouterr().out == ""

@@ -9,6 +9,7 @@ import pytest
 from matplotlib.text import Text
 from scipy.stats import spearmanr
 
+import report
 from plotting.cross_task import (
     CURVES,
     plot_learning_curves,
@@ -18,7 +19,9 @@ from plotting.cross_task import (
     plot_metrics_over_updates,
     plot_success_against_lpc,
 )
+from plotting.data import NothingToShow
 from plotting_utils import EXPERT_COLORS, numbers_of, page
+from results import tables
 from results.routing_data import RoutingData
 from results.statistics import seed_agreement, summarise_runs, wilson_interval
 
@@ -87,6 +90,26 @@ def test_runs_are_means_over_seeds_with_standard_errors_and_wilson_intervals_of_
     assert (one["success_low"], one["success_high"]) == pytest.approx(wilson_interval(0.5, 100))
     assert one["lpc_error"] == 0
     assert np.isnan(runs.loc[(LOCAL, 2)]["mean_lpc"])
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+@pytest.mark.parametrize("missing", [name for name, kind in tables.RESULT_TYPES.items() if not kind or "null" in kind])
+def test_rows_without_one_of_their_values_are_summarised_and_drawn(results, missing, everywhere, tmp_path):
+    for place, row in enumerate(results.assign(path_ratio=1.5, bot_plan_failures=0).to_dict("records")):
+        empty = {missing: None} if everywhere or place in (0, 4) else {}
+        tables.upsert_result(tmp_path / "results.csv", row | {"checkpoint_path": f"{place}.pt"} | empty)
+    read = tables.read_results(tmp_path / "results.csv")
+    runs = summarise_runs(read)
+    single = runs[runs["seeds"] == 1]
+    if missing == "num_episodes":
+        known = [not everywhere and trial in (1, 2) for trial in single["trial"]]
+        assert single["success_rate"].notna().all() and single["success_low"].notna().tolist() == known
+    for draw in (plot_success_against_lpc, plot_lpc_alpha, plot_lpc_against_difficulty, plot_metrics_over_updates):
+        try:
+            png(draw(read))
+        except NothingToShow:
+            assert draw is not plot_success_against_lpc
+    assert "<td>" in report.results_table(read)
 
 
 def test_checkpoints_along_the_way_are_runs_of_their_own(results):

@@ -12,10 +12,11 @@ from untrained import make_checkpoint, save
 
 import eval_mop
 from basics.errors import UserError
-from eval_mop import POLICY_BATCH, EvalVectorEnv, PolicyActor, evaluate, play
+from eval_mop import EvalVectorEnv, evaluate, play
 from fast_babyai.reference import bot_solution_steps, make_level_env, reset_level
 from fast_babyai.rules import EVAL_SEED_OFFSET
 from mixture_of_experts import compute_lpc
+from policy.actor import PolicyActor
 from policy.agent import load_agent
 from results.checkpoints import save_checkpoint
 from results.eval_options import Lesion
@@ -104,7 +105,7 @@ def test_the_result_does_not_depend_on_num_envs(baseline):
 
 def test_more_environments_than_one_batch_of_the_policy_holds():
     agent = load_agent(make_checkpoint(obs_encoding="raw"))
-    count = POLICY_BATCH + 5
+    count = 133
     many = evaluate(agent, "BabyAI-GoToObj-v0", count, num_envs=count, max_steps=5, backend="minigrid")
     few = evaluate(agent, "BabyAI-GoToObj-v0", count, num_envs=8, max_steps=5, backend="minigrid")
     assert_same_evaluation(many, few)

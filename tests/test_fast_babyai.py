@@ -128,7 +128,7 @@ def test_it_is_a_gymnasium_vector_env():
 
 
 def test_wrong_calls_are_refused():
-    env = FastBabyAIVectorEnv("BabyAI-GoToObj-v0", 2, autoreset=False)
+    env = FastBabyAIVectorEnv("BabyAI-GoToObj-v0", 2, autoreset_mode="Disabled")
     env.reset(seed=[1, 2])
     for actions in ([0], [0, 7], [-1, 0], [[0, 0]]):
         with pytest.raises(ValueError, match="expected 2 actions"):

@@ -157,4 +157,4 @@ def test_levels_that_cannot_be_are_an_error_for_people(level_class, parameters, 
 
 def test_a_negative_level_seed_is_refused():
     with pytest.raises(gym.error.Error, match=r"whole numbers >= 0, got \[3, -1\]"):
-        make_vec_env("BabyAI-GoToObj-v0", 2, autoreset=False).reset(seed=[3, -1])
+        make_vec_env("BabyAI-GoToObj-v0", 2, autoreset_mode="Disabled").reset(seed=[3, -1])

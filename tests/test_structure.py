@@ -57,6 +57,22 @@ def test_no_module_imports_itself_in_a_circle_or_a_script(module):
     assert not imports(module, whole=True) & SCRIPTS
 
 
+@pytest.mark.parametrize("script", sorted(SCRIPTS - {"routing_viz", "cross_task_viz"}))
+def test_help_is_shown_without_waiting_for_pytorch(script):
+    program = f"""
+import runpy, sys
+sys.argv = ["{script}.py", "--help"]
+try:
+    runpy.run_path("{script}.py", run_name="__main__")
+except SystemExit as end:
+    assert not end.code
+assert "torch" not in sys.modules and "numba" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "--" in done.stdout
+
+
 def test_the_plots_know_no_environment_and_the_environment_nothing_but_basics():
     for module in MODULES:
         package = module.split(".")[0]
