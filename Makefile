@@ -33,7 +33,7 @@ study: .venv/ready
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/basedpyright --pythonpath $(BIN)/python
+	$(BIN)/basedpyright --project pyproject.toml --pythonpath $(BIN)/python
 	$(BIN)/marimo check --strict routing_viz.py cross_task_viz.py
 
 .venv/ready: requirements.txt
