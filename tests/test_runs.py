@@ -190,12 +190,15 @@ def test_trainings_of_a_killed_study_save_and_end(tmp_path):
 # -------------------------------------------------------------------------------------------------------- a full disk
 
 
+DISK = 1 << 26  # bytes: room for as many checkpoints as a run saves until it hears that it is to stop
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """Yield a folder that holds 3 MB, on a disk of its own."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", folder]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", folder]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
         pytest.skip("only root can mount a small disk")
     yield folder
@@ -205,7 +208,7 @@ def small_disk(tmp_path):
 def test_on_a_full_disk_training_goes_on_and_saves_when_there_is_room_again(small_disk):
     flags = ["--num_updates", "100000", "--log_interval", "1", "--checkpoint_interval", "2"]
     filler = small_disk / "filler"
-    filler.write_bytes(b"x" * 2_500_000)
+    filler.write_bytes(bytes(DISK - 600_000))
     process = train_script("train_mop.py", small_disk, *flags, wait=False)
     seen = ""
     while "checkpoint_4.pt: cannot be written: No space left on device; training goes on" not in seen:
@@ -224,7 +227,7 @@ def test_on_a_full_disk_training_goes_on_and_saves_when_there_is_room_again(smal
 
 
 def test_a_run_that_cannot_save_its_end_says_so_in_one_line(small_disk):
-    (small_disk / "filler").write_bytes(b"x" * 2_900_000)
+    (small_disk / "filler").write_bytes(bytes(DISK - 200_000))
     done = train_script("train_mop.py", small_disk, "--num_updates", "2")
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "checkpoint_final.pt: cannot be written: No space left on device" in done.stderr.splitlines()[-1]
