@@ -195,7 +195,7 @@ DISK = 1 << 26  # bytes: room for as many checkpoints as a run saves until it he
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """Yield a folder that holds 3 MB, on a disk of its own."""
+    """Yield a folder that holds DISK bytes, on a disk of its own."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", folder]
