@@ -27,7 +27,7 @@ from training.run import train
 TASK = "BabyAI-PutNextLocal-v0"
 SIZES = {"num_updates": 30, "num_envs": 9, "unroll_len": 5, "log_interval": 10, "lr": 1e-2, "max_steps": 30}
 RUNS = {  # every option that changes what is computed, once
-    "attention": ("mixture", {"expert_dropout": 0.5, "expert_dropout_threshold": 0.4, "normalize_lpc": True}),
+    "attention": ("mixture", {"expert_dropout": 0.5, "expert_dropout_threshold": 0.4, "normalize_lpc": "detached"}),
     "film": ("mixture", {"lang_fusion": "film", "train_lang_proj": True, "expert_hidden_sizes": [[0, 5], [3, 0, 7]]}),
     "raw": ("mixture", {"obs_encoding": "raw", "lr_schedule": "linear", "max_grad_norm": None}),
     "baseline": ("baseline", {"lang_fusion": "concat", "hidden_size": 20}),

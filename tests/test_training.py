@@ -73,7 +73,9 @@ def test_another_seed_gives_other_numbers(tmp_path):
     assert (one / "metrics.csv").read_text() != (other / "metrics.csv").read_text()
 
 
-@pytest.mark.parametrize("changes", [{}, {"expert_dropout": 0.5, "lr_schedule": "constant", "normalize_lpc": True}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"expert_dropout": 0.5, "lr_schedule": "constant", "normalize_lpc": "attached"}]
+)
 def test_a_resumed_run_is_the_run_that_never_stopped(tmp_path, changes):
     config = config_for(tmp_path / "straight", num_updates=14, task_id="BabyAI-PutNextLocal-v0", **changes)
     train(config)
@@ -122,12 +124,38 @@ def test_routers_learn_at_their_own_rate(tmp_path):
         assert furthest == pytest.approx(0.0025 if ".router." in name else 0.01, rel=1e-2), name
 
 
+@pytest.mark.parametrize(
+    (
+        "form",
+        "penalty",
+        "by_lpc",
+        "by_ce",
+    ),  # of f(L, C) = a L / (C + e), by hand: df/dL = a / (C + e), df/dC = -f / (C + e)
+    [
+        ("off", 0.1, 1e-4, 0),
+        ("detached", 0.1 / 0.51, 1e-4 / 0.51, 0),
+        ("attached", 0.1 / 0.51, 1e-4 / 0.51, -0.1 / 0.51**2),
+    ],
+)
+def test_the_forms_of_the_penalty_and_their_gradients(form, penalty, by_lpc, by_ce):
+    lpc, ce = torch.tensor(1000.0, requires_grad=True), torch.tensor(0.5, requires_grad=True)
+    result = lpc_penalty(lpc, ce, {"lpc_alpha": 1e-4, "normalize_lpc": form, "lpc_epsilon": 0.01})
+    (result + 0 * ce).backward()
+    assert [result.item(), lpc.grad.item(), ce.grad.item()] == pytest.approx([penalty, by_lpc, by_ce])
+
+
+def test_with_gradients_through_the_divisor_imitation_settles_above_zero():
+    lpc, ce = torch.tensor(1000.0), torch.tensor(0.9, requires_grad=True)
+    config = {"lpc_alpha": 1e-4, "normalize_lpc": "attached", "lpc_epsilon": 0.01}
+    for _ in range(2000):
+        (ce + lpc_penalty(lpc, ce, config)).backward()
+        with torch.no_grad():
+            ce -= 0.01 * ce.grad
+        ce.grad = None
+    assert ce.item() == pytest.approx(0.1**0.5 - 0.01, abs=1e-4)
+
+
 def test_losses_are_what_the_design_says(tmp_path):
-    lpc, ce = torch.tensor(1000.0), torch.tensor(0.5, requires_grad=True)
-    assert lpc_penalty(lpc, ce, {"lpc_alpha": 1e-4, "normalize_lpc": False}).item() == pytest.approx(0.1)
-    normalized = lpc_penalty(lpc, ce, {"lpc_alpha": 1e-4, "normalize_lpc": True, "lpc_epsilon": 0.01})
-    assert normalized.item() == pytest.approx(0.1 / 0.51)
-    assert not normalized.requires_grad
     train(config_for(tmp_path, num_updates=4, lpc_alpha=1e-3))
     row = metrics(tmp_path).iloc[-1]
     assert row.penalty == pytest.approx(1e-3 * row.mean_lpc, rel=1e-4)
