@@ -243,6 +243,13 @@ def legend(figure: Figure, names: Sequence[str], colors: Sequence[str] | None = 
     )
 
 
+def legend_below(figure: Figure, handles: Sequence, labels: Sequence[str]) -> None:
+    """Write a legend of lines below a figure, in as many rows as its width needs."""
+    fit = int(figure.get_figwidth() * 72 / (small() * (0.55 * max(map(len, labels), default=1) + 5)))
+    columns = max(1, min(len(labels), fit))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=small())
+
+
 def plain(axes: Axes) -> Axes:
     axes.spines[["top", "right"]].set_visible(False)
     return axes

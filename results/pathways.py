@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SHUFFLES = 200  # of null distributions
+STEPS_TO = "env-steps to accuracy "  # of a run on one task alone; how hard the task is
 
 # ------------------------------------------------------------------------------------------------- of one evaluation
 
@@ -38,7 +39,7 @@ def pathway_names(experts: Sequence[int]) -> list[str]:
 def pathway_codes(data: RoutingData) -> np.ndarray:
     """Return the pathway of each step, int [T]: the place in `pathway_names` of its strongest experts."""
     strongest = [layer.argmax(1) for layer in data.weights]
-    return np.ravel_multi_index(strongest, [layer.shape[1] for layer in data.weights])
+    return np.asarray(np.ravel_multi_index(strongest, [layer.shape[1] for layer in data.weights]))
 
 
 def episode_shares(data: RoutingData, codes: np.ndarray, count: int) -> np.ndarray:
@@ -265,12 +266,46 @@ def env_steps_to(metrics: "pd.DataFrame", accuracy: float) -> float:
     return float(reached.iloc[0]) if len(reached) else math.inf
 
 
-def difficulty(metrics_by_task: Mapping[str, Sequence["pd.DataFrame"]], accuracy: float) -> dict[str, float]:
-    """Return how hard each task is: the median over runs on it alone of the env-steps to an accuracy (`env_steps_to`).
+# ------------------------------------------------------------------------------------------------ rows of the results
 
-    Where half of the runs or more did not get there it is infinity, and only known to be harder than the others.
-    """
+
+def pathway_columns(data: RoutingData) -> dict[str, list[list[float]] | dict[str, float]]:
+    """Return what a row of evaluation_results.csv says of a mixture's routing: `routing`, the mean weight of each
+    layer's experts (`mean_routing`), and `pathways`, the share of steps on each pathway that has any."""
+    if not data.weights:
+        return {}
+    names = pathway_names([layer.shape[1] for layer in data.weights])
+    shares = zip(names, pathway_shares(data).round(5).tolist(), strict=True)
+    routing = [layer.round(5).tolist() for layer in mean_routing(data)]
+    return {"routing": routing, "pathways": {name: share for name, share in shares if share > 0}}
+
+
+def network_information(routing_by_task: Mapping[str, RoutingData]) -> dict[str, float]:
+    """Return what one network's routing tells of its tasks: `task_information` and `classifier_accuracy`, and what
+    chance gives of both."""
+    counts = {tuple(layer.shape[1] for layer in data.weights) for data in routing_by_task.values()}
+    if len(counts) != 1:
+        raise ValueError("the tasks' routing is of different networks")
+    count = math.prod(counts.pop())
+    shares = [episode_shares(data, pathway_codes(data), count) for data in routing_by_task.values()]
+    signatures = [episode_signatures(data) for data in routing_by_task.values()]
+    task = np.repeat(np.arange(len(shares)), list(map(len, shares)))
+    information = task_information(np.concatenate(shares), task)
+    signatures = np.concatenate(signatures)
     return {
-        task: float(np.median([env_steps_to(metrics, accuracy) for metrics in runs]))
-        for task, runs in metrics_by_task.items()
+        "I(task;pathway)": information.bits,
+        "I(task;pathway) by chance": float(information.by_chance.mean()),
+        "I(task;pathway) p": information.p_value,
+        "task told from routing": classifier_accuracy(signatures, task),
+        "task told by chance": float(classifier_null(signatures, task).mean()),
+    }
+
+
+def action_information(data: RoutingData) -> dict[str, float]:
+    """Return `behaviour_information` of the actions taken."""
+    information = behaviour_information(pathway_codes(data), data.action)
+    return {
+        "I(action;pathway)": information.bits,
+        "I(action;pathway) by chance": float(information.by_chance.mean()),
+        "I(action;pathway) p": information.p_value,
     }

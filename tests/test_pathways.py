@@ -163,14 +163,12 @@ def test_distance_of_distributions_and_the_tree_of_tasks():
     assert set(tree[0, :2].astype(int)) == {0, 2} and set(tree[1, :2].astype(int)) == {1, 3}
 
 
-def test_difficulty_is_the_median_of_the_steps_to_an_accuracy():
+def test_the_steps_to_an_accuracy_are_those_of_the_first_row_that_has_it():
     def curve(*accuracy):
         return pd.DataFrame({"env_steps": 1000 * np.arange(1, 1 + len(accuracy)), "accuracy": accuracy})
 
     assert pathways.env_steps_to(curve(0.2, 0.8, 0.7, 0.9), 0.8) == 2000
     assert math.isinf(pathways.env_steps_to(curve(0.2, 0.5), 0.8))
-    runs = {"easy": [curve(0.9), curve(0.1, 0.9), curve(0.2)], "hard": [curve(0.9), curve(0.2)]}
-    assert pathways.difficulty(runs, 0.8) == {"easy": 2000, "hard": math.inf}
 
 
 def test_rank_correlation_is_spearmans_also_with_ties_and_with_what_was_never_reached():
