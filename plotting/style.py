@@ -160,7 +160,7 @@ def lesion_name(lesion: str, sizes: Sizes = None) -> str:
         if dash and layer.isdecimal() and expert.isdecimal():
             pairs.append((int(layer), int(expert)))
         else:
-            rest.append(f"weights below {part.removeprefix('min')}" if part.startswith("min") else part)
+            rest.append(_threshold_name(part))
     layers: dict[str, list[int]] = {}
     for layer, expert in pairs:
         of_layer = sizes[layer] if sizes is not None and layer < len(sizes) else []
@@ -173,6 +173,13 @@ def lesion_name(lesion: str, sizes: Sizes = None) -> str:
         place = "" if len(where) == everywhere else f" in {plural} {', '.join(map(str, where))}"
         names.append(name + place)
     return "without " + ", ".join(names + rest)
+
+
+def _threshold_name(part: str) -> str:
+    """Return what a part of a lesion's name means that names no expert."""
+    if part.startswith("min"):
+        return f"weights below {part.removeprefix('min')}"
+    return f"experts below {part.removeprefix('own')} on the task" if part.startswith("own") else part
 
 
 def layer_sizes(data: RoutingData, sizes: Sizes) -> list:
