@@ -46,7 +46,10 @@ with app.setup(hide_code=True):
     from browser.saving import file_name, save_all
     from plotting_utils import (
         NothingToShow,
+        networks,
         number_text,
+        pathway_figures,
+        plot_consistency,
         plot_expert_use,
         plot_learning_curves,
         plot_lesions,
@@ -59,9 +62,9 @@ with app.setup(hide_code=True):
         plot_success_against_lpc,
         short_task,
     )
-    from results.paths import METRICS_FILE, cross_task_plot_path, lesion_results_path
+    from results.paths import METRICS_FILE, cross_task_plot_path, lesion_results_path, measures_path
     from results.routing_caches import read_routing_cache
-    from results.tables import read_metrics, read_results
+    from results.tables import read_measures, read_metrics, read_results
 
     NOTHING_EVALUATED = (
         "There are no results in {path} yet. Train something (make demo, or python train_mop.py --task_id"
@@ -398,7 +401,19 @@ def view_figures(
     }
     if lesion_results_path(results_path).exists():  # as few make one, nobody has to hear that there is none
         views["Experts off"] = ("lesions", lambda: lesions_figure(final, results_path))
-    return views
+    return views | pathway_views(results, results_path)
+
+
+@app.function(hide_code=True)
+def pathway_views(results: pd.DataFrame, results_path: str) -> dict[str, tuple[str, Callable[[], Figure]]]:
+    """Return the figures of networks that do many tasks; where there is none, a tab that says how to get one."""
+    try:
+        networks(results)
+    except NothingToShow:
+        return {} if is_script() else {"Pathways": ("pathways", lambda: plot_consistency(results))}
+    lesions_path = lesion_results_path(results_path)
+    lesions = read_results(lesions_path) if lesions_path.exists() else results.head(0)
+    return pathway_figures(results, lesions, read_measures(measures_path(results_path)))
 
 
 @app.function(hide_code=True)

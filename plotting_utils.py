@@ -62,9 +62,12 @@ from plotting.measures import (
     plot_phases_by_alpha,
 )
 from plotting.pathways import (
+    networks,
+    pathway_figures,
     plot_along_training,
     plot_consistency,
     plot_cost_by_difficulty,
+    plot_cost_change_by_difficulty,
     plot_decisions_of_tasks,
     plot_information,
     plot_lesions_by_difficulty,

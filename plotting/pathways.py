@@ -7,7 +7,7 @@ and where it comes from, stands in results/pathways.py; docs/pathways.md shows t
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -50,6 +50,7 @@ NO_NETWORKS = (
     "no network here does several tasks and has its routing in the results: train one (python train_mop.py --tasks"
     " ...) and evaluate it (python batch_eval.py)"
 )
+NOTHING_ALONG = "no checkpoint along the way was evaluated (batch_eval.py without --final_only does)"
 
 
 class Runs(NamedTuple):
@@ -196,7 +197,7 @@ def plot_consistency(results: "pd.DataFrame") -> Figure:
         for row, (name, runs) in enumerate(forms.items()):
             values = consistency(runs.routing, centred)
             pairs = values[np.triu_indices(len(values), 1)]
-            mean, low, high = pairs_interval(values)
+            mean, low, high = np.clip(pairs_interval(values), -1, 1).tolist()
             number = {"form": name, "centred": centred, "pairs": " ".join(f"{r:.4f}" for r in pairs)}
             number |= {"mean": mean, "low": low, "high": high}
             if centred:
@@ -469,6 +470,37 @@ def plot_cost_by_difficulty(results: "pd.DataFrame", measures: "pd.DataFrame") -
     return _against_difficulty(lpc, forms, measures, "mean LPC per step", title)
 
 
+def plot_cost_change_by_difficulty(results: "pd.DataFrame", measures: "pd.DataFrame") -> Figure:
+    """Return by how much each task's mean LPC changes from a run's first evaluated checkpoint to its end, against the
+    task's difficulty: below zero, and the lower the harder, if hard tasks are first solved at a high cost and then at
+    a lower one.
+
+    Raises:
+        NothingToShow: no checkpoint along the way was evaluated.
+    """
+    rows = networks(results)
+    early = rows[rows["update"].notna()] if "update" in rows else rows.head(0)
+    early = early.assign(folder=early["checkpoint_path"].map(_folder))
+    changes, forms = {}, {}
+    for name, runs in runs_of_forms(results).items():
+        first = []
+        for path in runs.paths:
+            run = early[early["folder"] == _folder(path)]
+            run = run[run["update"] == run["update"].min()] if len(run) else run
+            first.append(run.drop_duplicates("task_id").set_index("task_id")["mean_lpc"].astype(float))
+        before = np.array([lpc.reindex(runs.tasks).to_numpy(float) for lpc in first])
+        if np.isfinite(before).any():
+            changes[name], forms[name] = runs.lpc - before, runs
+    if not forms:
+        raise NothingToShow(NOTHING_ALONG)
+    title = f"Do tasks become cheaper over training?\n({_of_runs(forms)}; dots: seeds)"
+    return _against_difficulty(changes, forms, measures, "change of the mean LPC", title)
+
+
+def _folder(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
 def plot_lesions_by_difficulty(results: "pd.DataFrame", lesions: "pd.DataFrame", measures: "pd.DataFrame") -> Figure:
     """Return what switching the largest expert of each layer off costs a task in success, against its difficulty.
 
@@ -503,7 +535,7 @@ def plot_along_training(results: "pd.DataFrame", measures: "pd.DataFrame") -> Fi
     along = rows["update"].notna() if "update" in rows else pd.Series(False, rows.index)
     rows = rows[rows["trial"].isin(rows.loc[along, "trial"])]
     if rows.empty:
-        raise NothingToShow("no checkpoint along the way was evaluated (batch_eval.py without --final_only does)")
+        raise NothingToShow(NOTHING_ALONG)
     names = form_names(rows)
     styles = task_styles(names.values())
     heads = ["success", "mean LPC", "LPC and difficulty, rank correlation", "strongest expert is the final one"]
@@ -661,3 +693,32 @@ def plot_decisions_of_tasks(results: "pd.DataFrame", measures: "pd.DataFrame") -
     if not numbers:
         raise NothingToShow("nothing was measured of these networks' decisions (python pathways.py)")
     return keep_numbers(figure, numbers)
+
+
+Figures = dict[str, tuple[str, Callable[[], Figure]]]
+
+
+def pathway_figures(results: "pd.DataFrame", lesions: "pd.DataFrame", measures: "pd.DataFrame") -> Figures:
+    """Return all figures of pathways: by a short title the name of the file, and how it is made.
+
+    Args:
+        results: of the whole networks, `tables.read_results`.
+        lesions: the same of lesioned ones; no rows where there are none.
+        measures: of `tables.read_measures`.
+    """
+    return {
+        "Consistency": ("consistency", lambda: plot_consistency(results)),
+        "Self-sufficiency": ("self_sufficiency", lambda: plot_self_sufficiency(results, lesions)),
+        "Pathways of tasks": ("task_pathways", lambda: plot_task_pathways(results)),
+        "Information": ("information", lambda: plot_information(results, measures)),
+        "Cost and difficulty": ("cost_by_difficulty", lambda: plot_cost_by_difficulty(results, measures)),
+        "Lesions and difficulty": (
+            "lesions_by_difficulty",
+            lambda: plot_lesions_by_difficulty(results, lesions, measures),
+        ),
+        "Change of cost": ("cost_change_by_difficulty", lambda: plot_cost_change_by_difficulty(results, measures)),
+        "Pathways over training": ("pathways_over_training", lambda: plot_along_training(results, measures)),
+        "Price of pathways": ("price_of_pathways", lambda: plot_price_of_pathways(results)),
+        "Phases of tasks": ("phases_of_tasks", lambda: plot_phases_of_tasks(results, measures)),
+        "Decisions of tasks": ("decisions_of_tasks", lambda: plot_decisions_of_tasks(results, measures)),
+    }

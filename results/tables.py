@@ -116,6 +116,11 @@ def read_result_rows(path: os.PathLike | str) -> Sequence[dict[str, str]]:
     return [*_read_results_table(path)[1]]
 
 
+def write_result_rows(path: os.PathLike | str, rows: Sequence[dict]) -> None:
+    """Write a results CSV anew, of rows as `read_result_rows` returns them; its columns are those of all rows."""
+    _write_csv(path, list(dict.fromkeys(name for row in rows for name in row)) or RESULT_COLUMNS, rows)
+
+
 def read_results(path: os.PathLike | str = RESULTS_PATH) -> "pd.DataFrame":
     """Read a results CSV, one row per checkpoint (`trial`, `seed` and `update` are nullable integers).
 
