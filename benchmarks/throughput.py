@@ -35,7 +35,7 @@ from fast_babyai.state import LEVEL
 from fast_babyai.vector_env import FastBabyAIVectorEnv
 from mixture_of_experts import compute_lpc
 from policy.agent import Agent
-from policy.input import observation_vector
+from policy.observation import observation_vector
 from policy.language import MissionEncoder
 from results import routing_caches
 from training.imitation import Trainer

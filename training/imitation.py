@@ -24,7 +24,7 @@ from policy.agent import Agent, choose_device
 from policy.compiled.adam import Adam
 from policy.compiled.operations import sample
 from policy.compiled.policies import PackedPolicy
-from policy.input import OBSERVATION_SIZE, observation_vector
+from policy.observation import OBSERVATION_SIZE, observation_vector
 from policy.language import MissionEncoder
 from policy.recurrent_policy import RecurrentPolicy, RoutingRule
 from training.losses import imitation_losses
