@@ -42,6 +42,7 @@ class Rollout(NamedTuple):
         mission: int64 [T, N], each step's row in the features.
         not_done: float [T, N], 0 where an episode begins.
         label: the bot's actions, int64 [T, N].
+        due: which of the mission's actions the bot is about to do, int64 [T, N].
         state: the policy's state before the first step.
         rule: the expert dropout that the steps were walked with, if any.
         policy: what walked them, with the weights it had.
@@ -52,6 +53,7 @@ class Rollout(NamedTuple):
     mission: Tensor
     not_done: Tensor
     label: Tensor
+    due: Tensor
     state: list[Tensor]
     rule: RoutingRule | None
     policy: RecurrentPolicy | PackedPolicy
@@ -169,7 +171,7 @@ class Trainer:
         self.missions_ahead.reached(int(self.env.next_episode.max()) * num_envs, agent.missions.forget_many())
         observation = np.zeros((steps, num_envs, OBSERVATION_SIZE), np.uint8)
         not_done = np.zeros((steps, num_envs), np.float32)
-        label, mission = np.zeros((2, steps, num_envs), np.int64)
+        label, due, mission = np.zeros((3, steps, num_envs), np.int64)
         walked = [torch.from_numpy(array) for array in (observation, mission, not_done)]
         uniform = torch.rand(steps, num_envs, generator=self.noise).numpy()
         bot_walks = torch.rand(steps, num_envs, generator=self.noise).numpy() < self.config["bot_share"]
@@ -181,11 +183,11 @@ class Trainer:
         before = state = self.policy_state
         for t in range(steps):
             observation[t], mission[t], not_done[t] = observation_vector(self.observations), mission_row, self.not_done
-            label[t] = self.infos["bot_action"]
+            label[t], due[t] = self.infos["bot_action"], self.infos["due_action"]
             seen, told, going_on = (tensor[t].to(self.device) for tensor in walked)
             output = policy.step(t, seen, missions.features, told, state, going_on, rule)
             state = output.state
-            actions = np.where(bot_walks[t], label[t], sample(output.logits, uniform[t]))
+            actions = np.where(bot_walks[t], label[t], sample(output.logits / self.config["student_temperature"], uniform[t]))
             bot_steps = self.infos["bot_steps"]
             self.observations, rewards, terminated, truncated, self.infos = self.env.step(actions)
             done = terminated | truncated
@@ -195,8 +197,8 @@ class Trainer:
                 began = np.flatnonzero(done)
                 mission_row[began] = missions.rows(agent.missions.lookup(self.infos["mission"][began]))
         seen, told, going_on = (tensor.to(self.device) for tensor in walked)
-        labels = torch.from_numpy(label).to(self.device)
-        return Rollout(seen, missions.features, told, going_on, labels, before, rule, policy)
+        labels, due_labels = (torch.from_numpy(array).to(self.device) for array in (label, due))
+        return Rollout(seen, missions.features, told, going_on, labels, due_labels, before, rule, policy)
 
     def learn(self, rollout: Rollout) -> None:
         """Make one gradient step on what the bot would have done along a rollout."""
