@@ -23,7 +23,13 @@ def initialise(module: nn.Module) -> None:
     """
     for layer in module.modules():
         if isinstance(layer, nn.Linear | nn.RNNBase | nn.Embedding):
-            n = 1 if isinstance(layer, nn.Embedding) else layer.hidden_size if isinstance(layer, nn.RNNBase) else layer.in_features
+            n = (
+                1
+                if isinstance(layer, nn.Embedding)
+                else layer.hidden_size
+                if isinstance(layer, nn.RNNBase)
+                else layer.in_features
+            )
             for parameter in layer.parameters(recurse=False):
                 parameter.copy_((2 * torch.rand(parameter.shape) - 1) / n**0.5)
 
