@@ -72,8 +72,9 @@ class DueAction(nn.Module):
             state: [B, state_size].
 
         Returns:
-            inputs and what is said of the action that is due [B, size], how far each action is due [B, 4], state.
+            the normalised inputs and what is said of the action that is due [B, size], how far each action is due [B, 4], state.
         """
+        inputs = nn.functional.layer_norm(inputs, inputs.shape[-1:])
         _, hidden = self.gru(inputs[None], state[None])
         due = self.fc(hidden[0]).softmax(-1)
         due_scores = (due[..., None] * scores.unflatten(-1, (MISSION_ACTIONS, -1))).sum(1)

@@ -18,6 +18,7 @@ ZERO, ONE, TWO = np.float32(0), np.float32(1), np.float32(2)
 LOG2_E, LN_2 = np.float32(math.log2(math.e)), np.float32(math.log(2))
 TO_NEAREST = np.float32(1.5 * 2**23)  # adding and subtracting it rounds a small float32 to the nearest integer
 THIRD, FIFTH, SEVENTH, NINTH = (np.float32(1 / n) for n in (3, 5, 7, 9))
+NORM_EPSILON = np.float32(1e-5)  # torch's
 A2, A3, A4, A5, A6 = (np.float32(1 / math.factorial(n)) for n in range(2, 7))
 
 
@@ -460,6 +461,49 @@ def read_backward(
                 _add(by_row[b], grad_table[start + seen[b, i]])
         numbers = np.float32(1) * seen[:, starts.size :]
         add_product(numbers.T, by_row, grad_table[grad_table.shape[0] - numbers.shape[1] :])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def normalise(inputs, normal, scale):
+    """Layer normalisation without weights: inputs [size, B] -> normal [size, B], of mean 0 and variance 1 over the
+    size, and the scale [B] that made it so."""
+    size = np.float32(inputs.shape[0])
+    mean, variance = np.zeros(scale.size, np.float32), np.zeros(scale.size, np.float32)
+    for j in range(inputs.shape[0]):
+        for b in range(scale.size):
+            mean[b] += inputs[j, b]
+    for b in range(scale.size):
+        mean[b] /= size
+    for j in range(inputs.shape[0]):
+        for b in range(scale.size):
+            variance[b] += (inputs[j, b] - mean[b]) * (inputs[j, b] - mean[b])
+    for b in range(scale.size):
+        scale[b] = ONE / np.sqrt(variance[b] / size + NORM_EPSILON)
+    for j in range(inputs.shape[0]):
+        for b in range(scale.size):
+            normal[j, b] = (inputs[j, b] - mean[b]) * scale[b]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def normalise_backward(normal, scale, grad, grad_inputs):
+    """The gradient of T timesteps of `normalise`: normal, grad and grad_inputs (to be filled) [T, size, B], scale
+    [T, B]."""
+    size = np.float32(normal.shape[1])
+    for t in range(normal.shape[0]):
+        mean, along = np.zeros(scale.shape[1], np.float32), np.zeros(scale.shape[1], np.float32)
+        for j in range(normal.shape[1]):
+            d, row = grad[t, j], normal[t, j]
+            for b in range(d.size):
+                mean[b] += d[b]
+            for b in range(d.size):
+                along[b] += d[b] * row[b]
+        for b in range(mean.size):
+            mean[b] /= size
+            along[b] /= size
+        for j in range(normal.shape[1]):
+            d, row, result = grad[t, j], normal[t, j], grad_inputs[t, j]
+            for b in range(d.size):
+                result[b] = (d[b] - mean[b] - row[b] * along[b]) * scale[t, b]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from policy.compiled.buffers import aligned_zeros, batch_first, batch_last
-from policy.compiled.kernels import read_backward, read_forward
-from policy.compiled.due import DueBuffers, PackedDue
-from policy.compiled.operations import layer_norm, linear, product, sharpen
 from policy.attention import CellAttention, LearnedMatching, ParsedMatching
+from policy.compiled.buffers import aligned_zeros, batch_first, batch_last
+from policy.compiled.due import DueBuffers, PackedDue
+from policy.compiled.kernels import read_backward, read_forward
+from policy.compiled.operations import layer_norm, linear, product, sharpen
 from policy.input import InputProjection, ProjectedInput
 from policy.observation import CELL_CHANNELS, LOOKS, look_up
 
