@@ -13,6 +13,7 @@ from basics.extensions import registered
 from mixture_of_experts import compute_lpc
 from policy.compiled.operations import cross_entropy, mean
 from policy.recurrent_policy import PolicyOutput, RecurrentPolicy
+from training.rollout import Rollout
 
 
 def lpc_penalty(lpc: Tensor, ce: Tensor, config: Mapping[str, Any]) -> Tensor:
@@ -26,14 +27,14 @@ def lpc_penalty(lpc: Tensor, ce: Tensor, config: Mapping[str, Any]) -> Tensor:
 
 
 def imitation_losses(
-    policy: RecurrentPolicy, output: PolicyOutput, rollout: Any, config: Mapping[str, Any]
+    policy: RecurrentPolicy, output: PolicyOutput, rollout: Rollout, config: Mapping[str, Any]
 ) -> dict[str, Tensor]:
     """Return the loss to minimise under the name `loss`, and what is to be logged beside it.
 
     Args:
         policy: whose output it is.
         output: of an unroll along the rollout.
-        rollout: a `training.imitation.Rollout`.
+        rollout: that it ran along.
     """
     ce, accuracy = cross_entropy(output.logits, rollout.label)
     lpc, penalty = ce.new_tensor(math.nan), ce.new_zeros(())
