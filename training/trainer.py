@@ -1,6 +1,6 @@
 """What training is, whatever the student learns from.
 
-`num_updates` times it walks `unroll_len` steps in `num_envs` environments (`Trainer.collect`), and then learns from them
+`num_updates` times it walks `unroll_len` steps in `num_envs` environments (`Trainer.collect`), then learns from them
 (`learn`, in `training/imitation.py`: from what the BabyAI bot would have done).
 """
 
