@@ -125,7 +125,8 @@ def measure(results: "pd.DataFrame", accuracy: float, num_episodes: int) -> list
         raise UserError(str(error)) from None
     final = rows[rows["update"].isna()] if "update" in rows else rows
     folder = {path: str(Path(path).parent) for path in rows["checkpoint_path"]}
-    for path, network in tqdm(final.groupby("checkpoint_path"), desc="networks", unit="network", leave=False):
+    for path in tqdm(final["checkpoint_path"].unique(), desc="networks", unit="network", leave=False):
+        network = final[final["checkpoint_path"] == path]
         cached = network[[str(cache) != "nan" and Path(str(cache)).is_file() for cache in network["routing_cache"]]]
         if len(cached) < len(network):
             warn(f"{path}: {len(network) - len(cached)} of its {len(network)} tasks have no routing cache")

@@ -91,8 +91,8 @@ def networks(results: "pd.DataFrame") -> "pd.DataFrame":
 def form_names(results: "pd.DataFrame") -> dict[int, str]:
     """Return by trial what its form is called: its price, how that is scaled, and whether experts are dropped."""
     names = {}
-    for trial, rows in results.groupby("trial"):
-        first = rows.iloc[0]
+    for trial in sorted(results["trial"].unique()):
+        first = results[results["trial"] == trial].iloc[0]
         names[int(trial)] = _form_name(*(first.get(key) for key in ("lpc_alpha", "normalize_lpc", "expert_dropout")))
     doubled = {name for name in names.values() if list(names.values()).count(name) > 1}
     return {trial: f"{name} (trial {trial})" if name in doubled else name for trial, name in names.items()}
@@ -116,7 +116,8 @@ def runs_of_forms(results: "pd.DataFrame") -> dict[str, Runs]:
         final = rows[rows["update"].isna()]
         rows = final if len(final) else rows
     names, forms = form_names(rows), {}
-    for trial, group in rows.groupby("trial"):
+    for trial in sorted(rows["trial"].unique()):
+        group = rows[rows["trial"] == trial]
         wanted = group.groupby("checkpoint_path")["task_id"].agg(lambda tasks: tuple(sorted(tasks)))
         tasks = list(wanted.mode().iloc[0])
         paths = sorted(wanted.index[wanted == tuple(tasks)])
@@ -178,6 +179,13 @@ def _dots(panel: Axes, row: float, values: Sequence[float], interval: Sequence[f
     panel.errorbar([mean], [row - 0.08], xerr=bar, fmt="o", color="black", markersize=4, capsize=2, linewidth=1)
 
 
+def _number(form: str, measure: str, interval: Sequence[float], values: Sequence[float] | np.ndarray) -> dict:
+    """Return the row of a figure's CSV for one measure of a form: (mean, low, high), and every seed's value."""
+    mean, low, high = interval
+    seeds = " ".join(f"{value:.4f}" for value in values)
+    return {"form": form, "measure": measure, "mean": mean, "low": low, "high": high, "seeds": seeds}
+
+
 def plot_consistency(results: "pd.DataFrame") -> Figure:
     """Return how alike runs of a form route the same tasks: `pathways.consistency` of each pair of seeds, their mean
     with its 95 % interval (`statistics.pairs_interval`), and where it lies if tasks are permuted.
@@ -203,7 +211,7 @@ def plot_consistency(results: "pd.DataFrame") -> Figure:
             if centred:
                 null = consistency_null(runs.routing)
                 edges = np.nanquantile(null, [0.025, 0.975]) if np.isfinite(null).any() else [np.nan, np.nan]
-                panel.fill_betweenx([row - 0.4, row + 0.4], *edges, color=NULL_COLOR, linewidth=0)
+                panel.barh(row, edges[1] - edges[0], 0.8, edges[0], color=NULL_COLOR)
                 number |= {"null_low": edges[0], "null_high": edges[1]}
                 number["p"] = (1 + (null >= mean - 1e-9).sum()) / (1 + len(null))
             _dots(panel, row, pairs.tolist(), (mean, low, high))
@@ -298,7 +306,7 @@ def plot_task_pathways(results: "pd.DataFrame", most: int = 12) -> Figure:
     height = 0.17 * max(len(runs.tasks) for runs in forms.values()) + 1.2
     figure, _ = new_figure(-(-len(forms) // columns), 1, width, height)
     figure.clear()
-    parts = np.atleast_1d(figure.subfigures(-(-len(forms) // columns), columns)).ravel()
+    parts = np.ravel(figure.subfigures(-(-len(forms) // columns), columns, squeeze=False))
     set_title(
         figure, "Which pathways do tasks take? (share of steps; first seed of each form; trees: how alike they are)"
     )
@@ -357,12 +365,12 @@ def plot_information(results: "pd.DataFrame", measures: "pd.DataFrame") -> Figur
                 continue
             interval = mean_interval(values)
             _dots(panel, row, values, interval)
-            number = dict(zip(("form", "measure", "mean", "low", "high"), (name, measure, *interval), strict=True))
+            number = _number(name, measure, interval, values)
             if chance is not None:
                 by_chance = float(np.nanmean(_per_run(measures, runs, chance)))
                 panel.plot([by_chance] * 2, [row - 0.4, row + 0.4], color="grey", linewidth=1)
                 number["chance"] = by_chance
-            numbers.append(number | {"seeds": " ".join(f"{value:.4f}" for value in values)})
+            numbers.append(number)
         panel.set_xlim(0, 1.05 if chance else None)
     if not numbers:
         raise NothingToShow("nothing was measured of these networks' routing (python pathways.py)")
@@ -545,7 +553,8 @@ def plot_along_training(results: "pd.DataFrame", measures: "pd.DataFrame") -> Fi
     numbers = []
     same = measures[measures["measure"].astype(str).str.startswith("same expert")]
     same = same.groupby("checkpoint_path")["value"].mean()
-    for trial, group in rows.groupby("trial"):
+    for trial in sorted(rows["trial"].unique()):
+        group = rows[rows["trial"] == trial]
         points = []
         for path, network in group.groupby("checkpoint_path"):
             at = network["update"].fillna(network["num_updates"]).astype(float).iloc[0]
@@ -610,8 +619,7 @@ def plot_price_of_pathways(results: "pd.DataFrame") -> Figure:
             if len(values):
                 interval = mean_interval(values)
                 _dots(panel, row, values, interval)
-                number = dict(zip(("form", "measure", "mean", "low", "high"), (name, what, *interval), strict=True))
-                numbers.append(number | {"seeds": " ".join(f"{value:.4f}" for value in values)})
+                numbers.append(_number(name, what, interval, values))
     panels[0].set_xlim(0, 1.03)
     panels[1].axvline(0, color="grey", linewidth=0.8)
     panels[2].set_xlim(left=0)
@@ -684,10 +692,7 @@ def plot_decisions_of_tasks(results: "pd.DataFrame", measures: "pd.DataFrame") -
                 continue
             interval = fisher_mean(pairs)
             _dots(panel, row, pairs, interval)
-            numbers.append(
-                dict(zip(("form", "measure", "mean", "low", "high"), (name, measure, *interval), strict=True))
-            )
-            numbers[-1]["seeds"] = " ".join(f"{value:.4f}" for value in pairs)
+            numbers.append(_number(name, measure, interval, pairs))
         panel.axvline(0, color="grey", linewidth=0.8)
         panel.set_xlim(-1.05, 1.05)
     if not numbers:

@@ -12,6 +12,8 @@ from basics.config import load_keys
 from basics.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from policy.recurrent_policy import RoutingRule
 
 NUM_EPISODES = 500  # a success rate of 0.9 is then known to +-0.013 (one standard error)
@@ -68,7 +70,7 @@ class Lesion:
         parts += [f"own{self.own_pathway:g}"] if self.own_pathway else []
         return self.label or "_".join(parts)
 
-    def of_task(self, routing: Sequence[Sequence[float]]) -> "Lesion":
+    def of_task(self, routing: "Sequence[np.ndarray]") -> "Lesion":
         """Return the lesion that leaves only a task's own pathway.
 
         Args:

@@ -64,9 +64,7 @@ def episode_signatures(data: RoutingData) -> np.ndarray:
     return sums / np.bincount(place)[:, None]
 
 
-def lesion_of_pathway(
-    routing: Sequence[Sequence[float]] | Sequence[np.ndarray], threshold: float
-) -> list[tuple[int, int]]:
+def lesion_of_pathway(routing: Sequence[np.ndarray], threshold: float) -> list[tuple[int, int]]:
     """Return the (layer, expert) pairs that are not on a task's pathway: their mean weight on it is below `threshold`.
     A layer's strongest expert always stays."""
     return [
