@@ -14,9 +14,10 @@ import torch
 from basics.config import load_keys
 from basics.errors import UserError, run_script
 from policy.agent import load_agent
+from policy.compiled.operations import cross_entropy
 from results import checkpoints, tables
 from training.imitation import ImitationTrainer
-from training.losses import lpc_penalty
+from training.losses import lpc_penalty, lpc_penalty_by_task
 from training.run import train, train_from_command_line
 from training.trainer import learning_rate
 
@@ -144,6 +145,32 @@ def test_the_forms_of_the_penalty_and_their_gradients(form, penalty, by_lpc, by_
     result = lpc_penalty(lpc, ce, {"lpc_alpha": 1e-4, "normalize_lpc": form, "lpc_epsilon": 0.01})
     (result + 0 * ce).backward()
     assert [result.item(), lpc.grad.item(), ce.grad.item()] == pytest.approx([penalty, by_lpc, by_ce])
+
+
+@pytest.mark.parametrize("form", ["detached", "attached"])
+def test_each_task_pays_by_its_own_loss(form):
+    generator = torch.Generator().manual_seed(0)
+    lpc = (1000 * torch.rand(5, 6, generator=generator)).requires_grad_()
+    logits = torch.randn(5, 6, 7, generator=generator).requires_grad_()
+    label = torch.randint(7, (5, 6), generator=generator)
+    task = np.array([0, 2, 2, 0, 2, 2])
+    config = {"lpc_alpha": 1e-4, "normalize_lpc": form, "lpc_epsilon": 0.01}
+    found = lpc_penalty_by_task(lpc, logits, label, task, config)
+    found.backward()
+    gradients = lpc.grad.clone(), torch.zeros_like(logits) if logits.grad is None else logits.grad.clone()
+    lpc.grad, logits.grad = None, None
+
+    expected = 0
+    for its in ([0, 3], [1, 2, 4, 5]):
+        ce = torch.nn.functional.cross_entropy(logits[:, its].flatten(0, 1), label[:, its].flatten())
+        ce = ce.detach() if form == "detached" else ce
+        expected = expected + len(its) / 6 * 1e-4 * lpc[:, its].mean() / (ce + 0.01)
+    (expected + 0 * logits.sum()).backward()
+    torch.testing.assert_close(found, expected)
+    for mine, theirs in zip(gradients, (lpc.grad, logits.grad), strict=True):
+        torch.testing.assert_close(mine, theirs)
+    alone = lpc_penalty_by_task(lpc, logits, label, np.zeros(6, int), config)
+    torch.testing.assert_close(alone, lpc_penalty(lpc.mean(), cross_entropy(logits, label)[0], config))
 
 
 def test_with_gradients_through_the_divisor_imitation_settles_above_zero():

@@ -7,6 +7,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from basics.extensions import registered
@@ -31,6 +33,28 @@ def lpc_penalty(lpc: Tensor, ce: Tensor, config: Mapping[str, Any]) -> Tensor:
     if config["normalize_lpc"] == "off":
         return penalty
     return penalty / ((ce.detach() if config["normalize_lpc"] == "detached" else ce) + config["lpc_epsilon"])
+
+
+def lpc_penalty_by_task(
+    lpc: Tensor, logits: Tensor, label: Tensor, task: np.ndarray, config: Mapping[str, Any]
+) -> Tensor:
+    """Return the mean over environments of the penalty on LPC, each task's divided by its own cross-entropy.
+
+    So experts cost more on the tasks that the network has solved than on those that it has not: that is what may send
+    hard tasks along costly pathways. (The paper's code sums over tasks, which is the same up to a factor.)
+
+    Args:
+        lpc: [T, N].
+        logits: [T, N, A].
+        label: int64 [T, N].
+        task: int64 [N], which task each environment runs.
+    """
+    parts = []
+    for number in np.unique(task):
+        its = torch.from_numpy(np.flatnonzero(task == number)).to(lpc.device)
+        ce, _ = cross_entropy(logits.index_select(1, its), label.index_select(1, its))
+        parts.append(len(its) / len(task) * lpc_penalty(mean(lpc.index_select(1, its)), ce, config))
+    return sum(parts[1:], parts[0])
 
 
 def imitation_losses(
