@@ -100,8 +100,7 @@ def routing_of(agent: "Agent", task_id: str, num_episodes: int):
 def measure_difficulty(results: "pd.DataFrame", accuracy: float) -> Iterator[dict]:
     """Yield after how many env-steps each baseline on one task alone reached an accuracy; NaN where it never did."""
     baselines = results[results["mean_lpc"].isna()]
-    counts = baselines.groupby("checkpoint_path")["task_id"].transform("nunique") if len(baselines) else []
-    for row in baselines[counts == 1].itertuples():
+    for row in baselines.drop_duplicates("checkpoint_path", keep=False).itertuples():  # of one task
         path = Path(str(row.checkpoint_path)).parent / METRICS_FILE
         if not path.exists():
             continue

@@ -125,12 +125,26 @@ def runs_of_forms(results: "pd.DataFrame") -> dict[str, Runs]:
         forms[names[int(trial)]] = Runs(
             tasks,
             [int(run["seed"].fillna(-1).iloc[0]) if "seed" in run else -1 for run in runs],
-            np.array([[_flat(json.loads(cell)) for cell in run["routing"]] for run in runs]),
+            np.array(
+                [[_flat(_told(cell, path)) for cell in run["routing"]] for path, run in zip(paths, runs, strict=True)]
+            ),
             np.array([run["success_rate"].astype(float) for run in runs]),
             np.array([run["mean_lpc"].astype(float) for run in runs]),
             paths,
         )
     return forms
+
+
+def _told(cell: str, path: str):
+    """Return what a cell of a checkpoint's row says in JSON.
+
+    Raises:
+        NothingToShow: it is damaged.
+    """
+    try:
+        return json.loads(cell)
+    except (ValueError, TypeError):
+        raise NothingToShow(f"the row of {path} holds {cell!r:.40}: evaluate it again with --force") from None
 
 
 def _flat(layers: Sequence[Sequence[float]]) -> list[float]:
@@ -313,7 +327,7 @@ def plot_task_pathways(results: "pd.DataFrame", most: int = 12) -> Figure:
     numbers = []
     for part, (name, runs) in zip(parts, forms.items(), strict=False):
         first = rows[rows["checkpoint_path"] == runs.paths[0]].set_index("task_id").loc[runs.tasks]
-        cells = [json.loads(cell) for cell in first["pathways"]]
+        cells = [_told(cell, runs.paths[0]) for cell in first["pathways"]]
         labels = sorted({label for cell in cells for label in cell})
         shares = np.array([[cell.get(label, 0.0) for label in labels] for cell in cells])
         chosen = np.argsort(-shares.max(0), kind="stable")[:most]
@@ -518,7 +532,8 @@ def plot_lesions_by_difficulty(results: "pd.DataFrame", lesions: "pd.DataFrame",
     lost, forms = {}, {}
     for name, runs in runs_of_forms(results).items():
         rows = networks(results)
-        sizes = json.loads(rows.loc[rows["checkpoint_path"] == runs.paths[0], "expert_hidden_sizes"].iloc[0])
+        told = rows.loc[rows["checkpoint_path"] == runs.paths[0], "expert_hidden_sizes"].dropna()
+        sizes = _told(told.iloc[0], runs.paths[0]) if len(told) else []
         lesion = "_".join(f"{layer}-{experts.index(max(experts))}" for layer, experts in enumerate(sizes))
         success = _lesioned(lesions, runs, lesion) if "lesion" in lesions else np.full(runs.success.shape, np.nan)
         if np.isfinite(success).any():

@@ -27,8 +27,13 @@ STEPS_TO = "env-steps to accuracy "  # of a run on one task alone; how hard the 
 
 def mean_routing(data: RoutingData) -> list[np.ndarray]:
     """Return per layer the mean weight of each of its experts, every episode counting alike."""
-    weights = steps_of_equal_episodes(data.episode)
-    return [weights @ layer.astype(np.float64) / weights.sum() for layer in data.weights]
+    ends = np.cumsum([layer.shape[1] for layer in data.weights])[:-1]
+    return np.split(_exact_mean(episode_signatures(data)), ends)
+
+
+def _exact_mean(rows: np.ndarray) -> np.ndarray:
+    """Return the mean of rows [N, C], the same on every processor: the order of numpy's sums depends on it."""
+    return np.array([math.fsum(column) / len(rows) for column in rows.T.tolist()])
 
 
 def pathway_names(experts: Sequence[int]) -> list[str]:
@@ -52,16 +57,14 @@ def episode_shares(data: RoutingData, codes: np.ndarray, count: int) -> np.ndarr
 def pathway_shares(data: RoutingData) -> np.ndarray:
     """Return the share of steps on each pathway, in the order of `pathway_names`, every episode counting alike."""
     count = math.prod(layer.shape[1] for layer in data.weights)
-    return episode_shares(data, pathway_codes(data), count).mean(0)
+    return _exact_mean(episode_shares(data, pathway_codes(data), count))
 
 
 def episode_signatures(data: RoutingData) -> np.ndarray:
     """Return the mean weight of every expert in each episode that has steps, [episodes, experts of all layers]."""
-    weights = np.concatenate(data.weights, axis=1).astype(np.float64)
     episodes, place = np.unique(data.episode, return_inverse=True)
-    sums = np.zeros((len(episodes), weights.shape[1]))
-    np.add.at(sums, place, weights)
-    return sums / np.bincount(place)[:, None]
+    columns = [np.bincount(place, weight, len(episodes)) for layer in data.weights for weight in layer.T]
+    return np.column_stack(columns) / np.bincount(place)[:, None]
 
 
 def lesion_of_pathway(routing: Sequence[np.ndarray], threshold: float) -> list[tuple[int, int]]:
