@@ -49,7 +49,6 @@ with app.setup(hide_code=True):
         networks,
         number_text,
         pathway_figures,
-        plot_consistency,
         plot_expert_use,
         plot_learning_curves,
         plot_lesions,
@@ -145,7 +144,7 @@ def choose_results(all_results, options, seed_filter, task_filter, trial_filter)
 def tabs(options, results):
     if results.empty:
         stop_with("No checkpoint has these tasks, trials and seeds.")
-    tab_names = [*view_figures(results, options.results_path, print), "Side by side", "Table", "Save"]
+    tab_names = [*view_figures(results, options.results_path, print), "Pathways", "Side by side", "Table", "Save"]
     view_tabs = mo.ui.tabs(dict.fromkeys(tab_names, mo.Html("")), value=remembered("tab", tab_names, tab_names[0]))
     None if is_script() or is_export() else view_tabs
     return tab_names, view_tabs
@@ -181,6 +180,27 @@ def table(chosen_tabs, results):
         show_data_types=False,
         format_mapping=SHOWN_AS,
     )
+    return
+
+
+@app.cell(hide_code=True)
+def pathway_choice(options, results):
+    pathway_makers = pathway_views(results, options.results_path)
+    pathway_dropdown = mo.ui.dropdown(
+        list(pathway_makers),
+        value=remembered("pathways", pathway_makers, next(iter(pathway_makers))),
+        label="of networks that do many tasks",
+    )
+    return pathway_dropdown, pathway_makers
+
+
+@app.cell(hide_code=True)
+def pathways(chosen_tabs, pathway_dropdown, pathway_makers, results):
+    mo.stop("Pathways" not in chosen_tabs)
+    remember(pathways=pathway_dropdown.value)
+    _wanted = list(pathway_makers) if is_export() and does_many_tasks(results) else [pathway_dropdown.value]
+    _shown = [show_view(pathway_makers[_name][1], [], _name) for _name in _wanted if _name is not None]
+    mo.vstack(_shown if is_export() else [pathway_dropdown, *_shown])
     return
 
 
@@ -401,19 +421,23 @@ def view_figures(
     }
     if lesion_results_path(results_path).exists():  # as few make one, nobody has to hear that there is none
         views["Experts off"] = ("lesions", lambda: lesions_figure(final, results_path))
-    return views | pathway_views(results, results_path)
+    return views
 
 
 @app.function(hide_code=True)
 def pathway_views(results: pd.DataFrame, results_path: str) -> dict[str, tuple[str, Callable[[], Figure]]]:
-    """Return the figures of networks that do many tasks; where there is none, a tab that says how to get one."""
-    try:
-        networks(results)
-    except NothingToShow:
-        return {} if is_script() else {"Pathways": ("pathways", lambda: plot_consistency(results))}
+    """Return by title the file name of each figure of networks that do many tasks, and how it is made."""
     lesions_path = lesion_results_path(results_path)
     lesions = read_results(lesions_path) if lesions_path.exists() else results.head(0)
     return pathway_figures(results, lesions, read_measures(measures_path(results_path)))
+
+
+@app.function(hide_code=True)
+def does_many_tasks(results: pd.DataFrame) -> bool:
+    try:
+        return len(networks(results)) > 0
+    except NothingToShow:
+        return False
 
 
 @app.function(hide_code=True)
@@ -421,7 +445,10 @@ def saved_figures(
     results: pd.DataFrame, compared: list[str], chosen: str, results_path: str, tell: Callable[[str], object]
 ) -> dict[str, Callable[[], Figure]]:
     """Return by file name all that is saved; filters and the compared pair are part of the name."""
-    figures = {file_name(name, chosen): make for name, make in view_figures(results, results_path, tell).values()}
+    views = view_figures(results, results_path, tell)
+    if does_many_tasks(results):  # as few do, nobody has to hear that there are none
+        views |= pathway_views(results, results_path)
+    figures = {file_name(name, chosen): make for name, make in views.values()}
     if len(compared) == 2:
         figures[file_name("side_by_side", *compared)] = lambda: side_by_side_figure(results, compared)
     return figures

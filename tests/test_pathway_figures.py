@@ -13,6 +13,7 @@ from bot_routing import bot_routing_data
 from matplotlib.text import Text
 from untrained import save
 
+import cross_task_viz
 import pathways
 from plotting.data import NothingToShow
 from plotting.style import EXPERT_COLORS
@@ -203,6 +204,22 @@ def test_the_table_of_claims_has_means_and_intervals_of_the_figures(tables_of_ne
     assert cells["LPC and difficulty, rho"][1] == "1.00 (1.00 to 1.00)"
     assert cells["difference"] == ["", "-0.05 (-0.05 to -0.05)"]
     assert cells["success, own pathway above 0.2 left"][0].startswith("0.35 (")
+
+
+def test_the_notebook_saves_them_where_networks_do_many_tasks_and_opens_without(tables_of_networks, tmp_path):
+    results, lesions, measures = tables_of_networks
+    path = tmp_path / "evaluation_results.csv"
+    results = results.assign(name=results["checkpoint_path"], folder="", has_cache=False)
+    saved = cross_task_viz.saved_figures(results, [], "", str(path), print)
+    assert {"consistency", "price_of_pathways"} <= saved.keys()
+    with pytest.raises(NothingToShow, match=r"pathways\.py"):
+        saved["information"]()
+    tables.write_measures(paths.measures_path(path), measures.to_dict("records"))
+    assert numbers_of(cross_task_viz.saved_figures(results, [], "", str(path), print)["information"]())
+    older = results.drop(columns=["routing", "pathways", "trained_on"])
+    assert "consistency" not in cross_task_viz.saved_figures(older, [], "", str(path), print)
+    with pytest.raises(NothingToShow, match="no network here does several tasks"):
+        cross_task_viz.pathway_views(older, str(path))["Consistency"][1]()
 
 
 # ------------------------------------------------------------------------------------------------------- the script
