@@ -207,7 +207,7 @@ def test_the_table_of_claims_has_means_and_intervals_of_the_figures(tables_of_ne
 
 
 def test_the_notebook_saves_them_where_networks_do_many_tasks_and_opens_without(tables_of_networks, tmp_path):
-    results, lesions, measures = tables_of_networks
+    results, _, measures = tables_of_networks
     path = tmp_path / "evaluation_results.csv"
     results = results.assign(name=results["checkpoint_path"], folder="", has_cache=False)
     saved = cross_task_viz.saved_figures(results, [], "", str(path), print)
