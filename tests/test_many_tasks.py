@@ -1,13 +1,19 @@
 """Several tasks side by side: in one vector environment, in training, in evaluation."""
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
+from test_training import config_for, run_folder, train_script, wait_for, weights
 
 from basics.errors import UserError
 from fast_babyai import FastBabyAIVectorEnv
 from fast_babyai.factory import make_vec_env, sample_missions
 from fast_babyai.reference import babyai_tasks, matching_tasks
 from fast_babyai.rules import deal_environments
+from results import checkpoints, paths, tables
+from training.run import train
+from training.task_sets import resolve_tasks
 
 TASKS = ["BabyAI-GoToObj-v0", "BabyAI-UnlockPickup-v0", "BabyAI-MiniBossLevel-v0"]
 
@@ -82,7 +88,7 @@ def test_patterns_stand_for_tasks_by_name():
     ]
     with pytest.raises(UserError, match=r"no BabyAI task matches 'BabyAI-Goto\*'. Did you mean 'BabyAI-GoTo-v0'"):
         matching_tasks(["BabyAI-Goto*"])
-    with pytest.raises(UserError, match="unknown task 'BabyAI-GoToOb-v0'. Did you mean 'BabyAI-GoToObj-v0'"):
+    with pytest.raises(UserError, match=r"unknown task 'BabyAI-GoToOb-v0'. Did you mean 'BabyAI-GoToObj-v0'"):
         matching_tasks(["BabyAI-GoToOb-v0"])
 
 
@@ -107,3 +113,101 @@ def test_sets_of_tasks_that_cannot_be_run_are_refused(arguments, problem):
     for backend in ("fast", "minigrid"):
         with pytest.raises(UserError, match=problem):
             make_vec_env(**arguments, backend=backend)
+
+
+# ---------------------------------------------------------------------------------------------------------- training
+
+SET = {"tasks": TASKS, "task_id": "Three", "num_envs": 8, "backend": "fast"}
+
+
+def both_metrics(folder):
+    """The two tables of a run on the set Three, without how fast it was."""
+    run = run_folder(folder, "Three")
+    metrics = tables.read_metrics(run / paths.METRICS_FILE).drop(columns="steps_per_second")
+    return metrics, tables.read_metrics_by_task(run / paths.METRICS_BY_TASK_FILE)
+
+
+@pytest.mark.parametrize("policy", ["mixture", "baseline"])
+def test_metrics_by_task_are_the_parts_of_those_of_all(tmp_path, policy):
+    train(config_for(tmp_path, policy, **SET, num_updates=20, bot_share=0.0, log_interval=5, task_weights=[2, 1, 1]))
+    metrics, by_task = both_metrics(tmp_path)
+    assert list(by_task["update"]) == [update for update in (5, 10, 15, 20) for _ in TASKS]
+    assert list(by_task["task_id"]) == TASKS * 4
+    assert by_task["env_steps"].tail(3).tolist() == [20 * 8 * 4, 20 * 8 * 2, 20 * 8 * 2]
+    for update, parts in by_task.groupby("update"):
+        whole = metrics[metrics["update"] == update].iloc[0]
+        assert parts["env_steps"].sum() == whole["env_steps"]
+        share = parts["env_steps"] / whole["env_steps"]
+        for name in ("accuracy", "ce", "mean_lpc") if policy == "mixture" else ("accuracy", "ce"):
+            assert (share * parts[name]).sum() == pytest.approx(whole[name], rel=1e-5)
+        successes = (parts["success_rate"] * parts["episodes"]).sum()
+        assert parts["episodes"].sum() == 0 or successes / parts["episodes"].sum() == pytest.approx(
+            whole["success_rate"]
+        )
+    assert by_task["mean_lpc"].isna().all() == (policy == "baseline")
+    config = checkpoints.load_checkpoint(run_folder(tmp_path, "Three") / "checkpoint_final.pt")["config"]
+    assert config["tasks"] == TASKS and config["task_weights"] == [2, 1, 1]
+
+
+def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path):
+    flags = ["--task_id", "Three", "--tasks", ",".join(TASKS), "--backend", "fast", "--num_envs", "6"]
+    flags += ["--num_updates", "40", "--log_interval", "7", "--checkpoint_interval", "10"]
+    assert train_script("train_mop.py", tmp_path / "straight", *flags).returncode == 0
+    killed = train_script("train_mop.py", tmp_path / "killed", *flags, wait=False)
+    run = run_folder(tmp_path / "killed", "Three")
+    wait_for((run / "checkpoint_20.pt").exists, killed)
+    killed.kill()
+    killed.communicate()
+    for path in (run / "checkpoint_30.pt", run / "checkpoint_final.pt"):  # where it was faster than we are
+        path.unlink(missing_ok=True)
+    resumed = train_script("train_mop.py", tmp_path / "killed", *flags, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    for one, other in zip(*map(both_metrics, (tmp_path / "straight", tmp_path / "killed")), strict=True):
+        pd.testing.assert_frame_equal(one, other, check_exact=True)
+    first, second = (
+        weights(run_folder(tmp_path / name, "Three") / "checkpoint_final.pt") for name in ("straight", "killed")
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    (run / "checkpoint_final.pt").unlink()
+    config = config_for(tmp_path / "killed", task_id="Three", num_updates=40)
+    with pytest.raises(UserError, match="was started with tasks"):
+        train(config | {"tasks": TASKS[:2]}, ["tasks"], resume=True)
+    assert train(config, resume=True) == 0, "a run that goes on knows its tasks"
+
+
+def test_both_backends_train_alike(tmp_path):
+    for backend in ("fast", "minigrid"):
+        train(config_for(tmp_path / backend, **SET | {"backend": backend, "num_envs": 4}, num_updates=6))
+    for one, other in zip(*(both_metrics(tmp_path / backend) for backend in ("fast", "minigrid")), strict=True):
+        pd.testing.assert_frame_equal(one, other, check_exact=True)
+
+
+@pytest.mark.parametrize(
+    "changes, problem",
+    [
+        ({"task_id": "BabyAI-GoTo-v0"}, "task_id is 'BabyAI-GoTo-v0', which is a task: with tasks, it names the set"),
+        ({"tasks": ["BabyAI-Goto*"]}, "Did you mean 'BabyAI-GoTo-v0'"),
+        ({"num_envs": 2}, "num_envs is 2, but each of 3 tasks"),
+        ({"task_weights": [1, 2]}, "expected 3 numbers > 0"),
+        ({"task_weights": {"BabyAI-GoToObk-v0": 2}}, "none of the tasks. Did you mean 'BabyAI-GoToObj-v0'"),
+        ({"tasks": None}, "unknown task 'Three'"),
+        ({"tasks": None, "task_id": "BabyAI-GoTo-v0", "task_weights": [1]}, "task_weights is set, but not tasks"),
+    ],
+)
+def test_sets_that_cannot_be_trained_leave_no_trace(tmp_path, changes, problem):
+    with pytest.raises(UserError, match=problem):
+        train(config_for(tmp_path, **SET | changes))
+    assert not any(tmp_path.iterdir())
+
+
+def test_weights_by_name_and_pattern(tmp_path):
+    config = config_for(tmp_path, task_id="Set", tasks=["BabyAI-OpenRed*", "BabyAI-GoTo-v0"])
+    assert resolve_tasks(config)["task_weights"] is None
+    weights = {"BabyAI-Open*": 2, "BabyAI-OpenRedDoor-v0": 5}
+    resolved = resolve_tasks(config | {"task_weights": weights})
+    assert dict(zip(resolved["tasks"], resolved["task_weights"], strict=True)) == {
+        "BabyAI-OpenRedBlueDoors-v0": 2,
+        "BabyAI-OpenRedBlueDoorsDebug-v0": 2,
+        "BabyAI-OpenRedDoor-v0": 5,
+        "BabyAI-GoTo-v0": 1,
+    }
