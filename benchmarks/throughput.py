@@ -35,8 +35,8 @@ from fast_babyai.state import LEVEL
 from fast_babyai.vector_env import FastBabyAIVectorEnv
 from mixture_of_experts import compute_lpc
 from policy.agent import Agent
-from policy.input import observation_vector
 from policy.language import MissionEncoder
+from policy.observation import observation_vector
 from results import routing_caches
 from training.imitation import ImitationTrainer
 from training.plain import PlainTrainer

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from basics.extensions import registered
 from mixture_of_experts import compute_lpc
-from policy.compiled.operations import cross_entropy, mean
+from policy.compiled.operations import cross_entropy, mean, negative_log_likelihood
 from policy.recurrent_policy import PolicyOutput, RecurrentPolicy
 from training.rollout import Rollout
 
@@ -42,6 +42,8 @@ def imitation_losses(
     if output.routing:
         lpc = mean(compute_lpc(output.routing, policy.expert_costs))
         parts["penalty"] = penalty = lpc_penalty(lpc, ce, config)
+    if output.due is not None and config["aux_weight"] > 0:
+        parts["aux"] = config["aux_weight"] * negative_log_likelihood(output.due, rollout.due)
     parts |= {name: f(output, rollout, config) for name, f in registered("loss", config["extensions"]).items()}
     loss = sum(list(parts.values())[1:], ce)
     metrics = {name: f(output, rollout, config) for name, f in registered("metric", config["extensions"]).items()}

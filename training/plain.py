@@ -15,8 +15,8 @@ from fast_babyai.factory import make_vec_env, sample_missions
 from fast_babyai.rules import NUM_ACTIONS
 from mixture_of_experts import compute_lpc
 from policy.agent import Agent
-from policy.input import observation_vector
 from policy.language import MissionEncoder
+from policy.observation import observation_vector
 from training.trainer import learning_rate, walked_alone
 
 

@@ -38,6 +38,7 @@ class Rollout(NamedTuple):
         mission: int64 [T, N], each step's row in the features.
         not_done: float [T, N], 0 where an episode begins.
         label: the bot's actions, int64 [T, N].
+        due: which of the mission's actions the bot is about to do, int64 [T, N].
         state: the policy's state before the first step.
         rule: the expert dropout that the steps were walked with, if any.
         policy: what walked them, with the weights it had.
@@ -48,6 +49,7 @@ class Rollout(NamedTuple):
     mission: Tensor
     not_done: Tensor
     label: Tensor
+    due: Tensor
     state: list[Tensor]
     rule: RoutingRule | None
     policy: RecurrentPolicy | PackedPolicy

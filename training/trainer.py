@@ -1,7 +1,7 @@
 """What training is, whatever the student learns from.
 
-`num_updates` times it walks `unroll_len` steps in `num_envs` environments (`Trainer.collect`), and then learns from
-them (`learn`, in `training/imitation.py`: from what the BabyAI bot would have done).
+`num_updates` times it walks `unroll_len` steps in `num_envs` environments (`Trainer.collect`), then learns from them
+(`learn`, in `training/imitation.py`: from what the BabyAI bot would have done).
 """
 
 import math
@@ -20,8 +20,8 @@ from mixture_of_experts import compute_lpc
 from policy.agent import Agent, choose_device
 from policy.compiled.adam import Adam
 from policy.compiled.operations import sample
-from policy.input import OBSERVATION_SIZE, observation_vector
 from policy.language import MissionEncoder
+from policy.observation import OBSERVATION_SIZE, observation_vector
 from policy.recurrent_policy import PolicyOutput
 from training.missions_ahead import MissionsAhead
 from training.rollout import EpisodeStatistics, ExpertDropout, Rollout, TaskStatistics
@@ -59,6 +59,7 @@ class Trainer:
     """
 
     bot_share = 0.0  # of steps that the bot takes in the student's place
+    temperature = 1.0  # of the policy from which the student's steps are sampled
 
     def __init__(self, config: dict[str, Any]):
         self.device = choose_device(config["device"])
@@ -115,7 +116,7 @@ class Trainer:
         self.missions_ahead.reached(self.env.next_episode, agent.missions.forget_many())
         observation = np.zeros((steps, num_envs, OBSERVATION_SIZE), np.uint8)
         not_done = np.zeros((steps, num_envs), np.float32)
-        label, mission = np.zeros((2, steps, num_envs), np.int64)
+        label, due, mission = np.zeros((3, steps, num_envs), np.int64)
         walked = [torch.from_numpy(array) for array in (observation, mission, not_done)]
         uniform = torch.rand(steps, num_envs, generator=self.noise).numpy()
         bot_walks = torch.rand(steps, num_envs, generator=self.noise).numpy() < self.bot_share
@@ -127,11 +128,11 @@ class Trainer:
         before = state = self.policy_state
         for t in range(steps):
             observation[t], mission[t], not_done[t] = observation_vector(self.observations), mission_row, self.not_done
-            label[t] = self.infos["bot_action"]
+            label[t], due[t] = self.infos["bot_action"], self.infos["due_action"]
             seen, told, going_on = (tensor[t].to(self.device) for tensor in walked)
             output = policy.step(t, seen, missions.features, told, state, going_on, rule)
             state = output.state
-            actions = np.where(bot_walks[t], label[t], sample(output.logits, uniform[t]))
+            actions = np.where(bot_walks[t], label[t], sample(output.logits / self.temperature, uniform[t]))
             bot_steps = self.infos["bot_steps"]
             self.observations, rewards, terminated, truncated, self.infos = self.env.step(actions)
             done = terminated | truncated
@@ -144,8 +145,8 @@ class Trainer:
                 mission_row[began] = missions.rows(agent.missions.lookup(self.infos["mission"][began]))
         self.policy_state = [layer.clone() for layer in state]  # the next steps overwrite it
         seen, told, going_on = (tensor.to(self.device) for tensor in walked)
-        labels = torch.from_numpy(label).to(self.device)
-        return Rollout(seen, missions.features, told, going_on, labels, before, rule, policy)
+        labels, due_labels = (torch.from_numpy(array).to(self.device) for array in (label, due))
+        return Rollout(seen, missions.features, told, going_on, labels, due_labels, before, rule, policy)
 
     def learn(self, rollout: Rollout) -> None:
         """Learn from a rollout: one update."""
