@@ -71,8 +71,13 @@ def imitation_losses(
     lpc, penalty = ce.new_tensor(math.nan), ce.new_zeros(())
     parts = {"ce": ce}
     if output.routing:
-        lpc = mean(compute_lpc(output.routing, policy.expert_costs))
-        parts["penalty"] = penalty = lpc_penalty(lpc, ce, config)
+        lpc_of_steps = compute_lpc(output.routing, policy.expert_costs)
+        lpc = mean(lpc_of_steps)
+        if config["normalize_lpc"] == "off" or rollout.task.max() == 0:
+            penalty = lpc_penalty(lpc, ce, config)
+        else:
+            penalty = lpc_penalty_by_task(lpc_of_steps, output.logits, rollout.label, rollout.task, config)
+        parts["penalty"] = penalty
     if output.due is not None and config["aux_weight"] > 0:
         parts["aux"] = config["aux_weight"] * negative_log_likelihood(output.due, rollout.due)
     parts |= {name: f(output, rollout, config) for name, f in registered("loss", config["extensions"]).items()}

@@ -42,6 +42,7 @@ class Rollout(NamedTuple):
         state: the policy's state before the first step.
         rule: the expert dropout that the steps were walked with, if any.
         policy: what walked them, with the weights it had.
+        task: which of the tasks each environment runs, int64 [N].
     """
 
     observation: Tensor
@@ -53,6 +54,7 @@ class Rollout(NamedTuple):
     state: list[Tensor]
     rule: RoutingRule | None
     policy: RecurrentPolicy | PackedPolicy
+    task: np.ndarray
 
 
 class EpisodeStatistics:

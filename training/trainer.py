@@ -146,7 +146,8 @@ class Trainer:
         self.policy_state = [layer.clone() for layer in state]  # the next steps overwrite it
         seen, told, going_on = (tensor.to(self.device) for tensor in walked)
         labels, due_labels = (torch.from_numpy(array).to(self.device) for array in (label, due))
-        return Rollout(seen, missions.features, told, going_on, labels, due_labels, before, rule, policy)
+        task = self.env.task_of_env
+        return Rollout(seen, missions.features, told, going_on, labels, due_labels, before, rule, policy, task)
 
     def learn(self, rollout: Rollout) -> None:
         """Learn from a rollout: one update."""
