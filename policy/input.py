@@ -72,7 +72,8 @@ class DueAction(nn.Module):
             state: [B, state_size].
 
         Returns:
-            the normalised inputs and what is said of the action that is due [B, size], how far each action is due [B, 4], state.
+            the inputs, normalised, and what is said of the action that is due [B, size]; how far each action is due
+            [B, 4]; state.
         """
         inputs = nn.functional.layer_norm(inputs, inputs.shape[-1:])
         _, hidden = self.gru(inputs[None], state[None])
