@@ -35,10 +35,10 @@ from fast_babyai.state import LEVEL
 from fast_babyai.vector_env import FastBabyAIVectorEnv
 from mixture_of_experts import compute_lpc
 from policy.agent import Agent
-from policy.input import observation_vector
 from policy.language import SentenceEncoder
+from policy.observation import observation_vector
 from results import routing_caches
-from training.imitation import Trainer
+from training.imitation import ImitationTrainer
 from training.plain import PlainTrainer
 
 TASKS = ["BabyAI-GoToObj-v0", "BabyAI-UnlockPickup-v0", "BabyAI-GoTo-v0", "BabyAI-BossLevel-v0"]
@@ -58,7 +58,7 @@ class FastTrainer:
     """This program's training loop, timing its parts."""
 
     def __init__(self, config: dict):
-        self.trainer = Trainer(config)
+        self.trainer = ImitationTrainer(config)
         self.seconds = {"env": 0.0, "rollout": 0.0, "gradient": 0.0}
         step = self.trainer.env.step
 

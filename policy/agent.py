@@ -73,6 +73,7 @@ def build_policy(config: Mapping[str, Any]) -> RecurrentPolicy:
     """
     shared = {name: config[name] for name in ("intermediate_dim", "num_actions", "obs_encoding", "lang_fusion")}
     shared["lang_dim"] = lang_dim_of(config)
+    shared["parsed"] = config["lang_encoder"] == "parser"
     load_extensions(config["extensions"])
     if "expert_hidden_sizes" not in config:
         return GRUPolicy(config["hidden_size"], **shared)

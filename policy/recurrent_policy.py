@@ -23,15 +23,18 @@ class PolicyOutput(NamedTuple):
 
     Attributes:
         logits: [B, num_actions].
-        state: one tensor [B, state_size] per layer, after the last timestep (never with a dimension T).
+        state: one tensor [B, state_size] per layer, after the last timestep (never with a dimension T); the input
+            projection's first, if it has one.
         routing: the routers' weights, one tensor [B, E] per layer; none for a policy without routers.
         used_routing: the weights the experts' outputs were mixed with: `routing`, or what a rule made of it.
+        due: how far each of the mission's actions is due, [B, 4]; None but with `lang_fusion: matching`.
     """
 
     logits: Tensor
     state: list[Tensor]
     routing: list[Tensor]
     used_routing: list[Tensor]
+    due: Tensor | None = None
 
 
 class RecurrentPolicy(nn.Module):
@@ -117,6 +120,6 @@ class RecurrentPolicy(nn.Module):
         for t, (seen, told, going_on) in enumerate(zip(observation, mission, not_done, strict=True)):
             outputs.append(self.step(t, seen, features, told, state, going_on, rule))
             state = outputs[-1].state
-        logits, _, routing, used_routing = zip(*outputs, strict=True)
+        logits, _, routing, used_routing, due = zip(*outputs, strict=True)
         over_time = [[torch.stack(layer) for layer in zip(*steps, strict=True)] for steps in (routing, used_routing)]
-        return PolicyOutput(torch.stack(logits), state, *over_time)
+        return PolicyOutput(torch.stack(logits), state, *over_time, None if due[0] is None else torch.stack(due))

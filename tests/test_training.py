@@ -15,9 +15,10 @@ from basics.config import load_keys
 from basics.errors import UserError, run_script
 from policy.agent import load_agent
 from results import checkpoints, tables
-from training.imitation import Trainer, learning_rate
+from training.imitation import ImitationTrainer
 from training.losses import lpc_penalty
 from training.run import train, train_from_command_line
+from training.trainer import learning_rate
 
 ROOT = Path(__file__).parent.parent
 SMALL = {"num_envs": 4, "unroll_len": 8, "log_interval": 4, "checkpoint_interval": 6, "backend": "minigrid"}
@@ -112,7 +113,8 @@ def test_what_a_checkpoint_holds(tmp_path):
 
 def test_routers_learn_at_their_own_rate(tmp_path):
     """Adam's first step moves every weight that has a gradient by its group's learning rate."""
-    trainer = Trainer(config_for(tmp_path, num_updates=9, lr=0.01, router_lr_factor=0.25, train_lang_proj=True))
+    config = config_for(tmp_path, num_updates=9, lr=0.01, router_lr_factor=0.25, train_lang_proj=True)
+    trainer = ImitationTrainer(config)
     before = {name: parameter.detach().clone() for name, parameter in trainer.agent.named_parameters()}
     trainer.start()
     trainer.learn(trainer.collect())
@@ -138,7 +140,7 @@ def test_losses_are_what_the_design_says(tmp_path):
 def walk(tmp_path, share, updates=12):
     """Return the actions taken and the bot's [T, N], per environment its episodes' rewards, and the row of metrics."""
     config = config_for(tmp_path, num_updates=99, num_envs=16, unroll_len=20, backend="fast", bot_share=share)
-    trainer = Trainer(config)
+    trainer = ImitationTrainer(config)
     trainer.start()
     step, actions, labels = trainer.env.step, [], [trainer.infos["bot_action"]]
     ended = [[] for _ in range(16)]

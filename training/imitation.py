@@ -1,290 +1,32 @@
-"""Online imitation, the loop that train.py and train_mop.py share.
+"""Online imitation (`objective: imitation`): the student learns what the BabyAI bot would have done.
 
-The student walks; the BabyAI bot says at every state what it would have done; the student learns from those labels by
-backpropagation through `unroll_len` steps of `num_envs` environments at a time, `num_updates` times.
+The bot says at every state what it would have done; the student learns from those labels by backpropagation through the
+`unroll_len` steps of a rollout.
 
 The bot walks along, or a student that knows nothing would never see what comes after the first door: each step is the
 bot's with probability `bot_share` (DAgger's beta: Ross, Gordon, Bagnell 2011, arXiv 1011.0686). One environment in
 eight is the student's alone, and what is said of success is counted there.
 """
 
-import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from basics.errors import UserError
-from fast_babyai.factory import make_vec_env, sample_missions
-from fast_babyai.rules import NUM_ACTIONS
-from mixture_of_experts import drop_experts
-from policy.agent import Agent, choose_device, make_encoder
-from policy.compiled.adam import Adam
-from policy.compiled.operations import sample
-from policy.compiled.policies import PackedPolicy
-from policy.input import OBSERVATION_SIZE, observation_vector
-from policy.recurrent_policy import RecurrentPolicy, RoutingRule
 from training.losses import imitation_losses
-from training.missions_ahead import MissionsAhead
-
-FIRST_SUMS = ("loss", "ce", "penalty", "accuracy", "mean_lpc")  # what older checkpoints summed, by place
-
-
-class Rollout(NamedTuple):
-    """T steps of N environments.
-
-    Attributes:
-        observation: uint8 [T, N, 152].
-        features: of the missions met, from `RecurrentPolicy.mission_features`, differentiable.
-        mission: int64 [T, N], each step's row in the features.
-        not_done: float [T, N], 0 where an episode begins.
-        label: the bot's actions, int64 [T, N].
-        state: the policy's state before the first step.
-        rule: the expert dropout that the steps were walked with, if any.
-        policy: what walked them, with the weights it had.
-    """
-
-    observation: Tensor
-    features: tuple[Tensor, ...]
-    mission: Tensor
-    not_done: Tensor
-    label: Tensor
-    state: list[Tensor]
-    rule: RoutingRule | None
-    policy: RecurrentPolicy | PackedPolicy
+from training.rollout import Rollout
+from training.trainer import Trainer
 
 
-def learning_rate(update: int, config: Mapping[str, Any]) -> float:
-    """Return the learning rate of update 0 .. num_updates - 1."""
-    progress = update / config["num_updates"]
-    factor = {"constant": 1.0, "linear": 1 - progress, "cosine": 0.5 * (1 + _cosine(math.pi * progress))}
-    return config["lr"] * factor[config["lr_schedule"]]
-
-
-def _cosine(x: float) -> float:
-    """Return cos(x) for x in [0, pi] by its series: the C library's differs between processors in the last digit."""
-    total, term = 1.0, 1.0
-    for n in range(2, 40, 2):
-        term *= -x * x / (n * (n - 1))
-        total += term
-    return total
-
-
-def walked_alone(config: Mapping[str, Any]) -> np.ndarray:
-    """Return in which environments every step is the student's, bool [num_envs]: one in eight, but at least one."""
-    num_envs = config["num_envs"]
-    return np.arange(num_envs) < (max(1, num_envs // 8) if config["bot_share"] > 0 else num_envs)
-
-
-class EpisodeStatistics:
-    """How the student's episodes went since the last row of metrics, where `counted` (bool [N])."""
-
-    def __init__(self, counted: np.ndarray):
-        self.counted = counted
-        self.steps = np.zeros(len(counted), np.int64)  # of the running episodes
-        self.clear()
-
-    def clear(self) -> None:
-        self.episodes = self.successes = 0
-        self.path_ratios = 0.0
-
-    def add(self, rewards: np.ndarray, done: np.ndarray, bot_steps: np.ndarray) -> None:
-        """Count one step of all environments; `bot_steps` belong to the episodes that the step was part of."""
-        self.steps += 1
-        if done.any():
-            success = done & (rewards > 0) & self.counted
-            self.episodes += int((done & self.counted).sum())
-            self.successes += int(success.sum())
-            # A level that the bot finds solved needs no step of it: the student's one step then counts against one.
-            self.path_ratios += sum((self.steps[success] / np.maximum(bot_steps[success], 1)).tolist())
-            self.steps[done] = 0
-
-    def row(self) -> dict[str, float]:
-        return {
-            "success_rate": self.successes / self.episodes if self.episodes else math.nan,
-            "path_ratio": self.path_ratios / self.successes if self.successes else math.nan,
-        }
-
-
-class Trainer:
-    """All that a training run carries from one update to the next.
-
-    Args:
-        config: every key of config.yaml that concerns this kind of policy.
-    """
+class ImitationTrainer(Trainer):
+    """See the module's docstring."""
 
     def __init__(self, config: dict[str, Any]):
-        self.device = choose_device(config["device"])
-        torch.set_num_threads(config["num_threads"])
-        self.seed = config["trial"] if config["seed"] is None else config["seed"]
-        torch.manual_seed(self.seed)
-        encoder = make_encoder(config["lang_encoder"], config["lang_fallback"])
-        self.config = config | {"lang_encoder": encoder.name, "num_actions": NUM_ACTIONS}
-        self.agent = Agent(self.config, encoder, self.device)
-        self.config["input_dim"] = self.agent.policy.input_projection.encoder.size
-        self.config["lang_dim"] = self.agent.lang_dim
-        missions = sample_missions(config["task_id"], backend=config["backend"])
-        self.agent.begin_projection(missions, config["train_lang_proj"])
-        self.optimizer = Adam(self._parameter_groups(), lr=config["lr"])
-        self.noise = torch.Generator().manual_seed(self.seed)
-        self.env = make_vec_env(
-            config["task_id"],
-            config["num_envs"],
-            backend=config["backend"],
-            max_steps=config["max_steps"],
-            train_levels=config["train_levels"],
-        )
-        order = (self.seed, config["num_envs"], config["train_levels"])
-        self.missions_ahead = MissionsAhead(encoder.name, config["task_id"], *order, config["num_threads"])
-        self.policy_state = self.agent.policy.initial_state(config["num_envs"])
-        self.not_done = np.zeros(config["num_envs"], np.float32)
-        self.alone = walked_alone(config)
-        self.episodes = EpisodeStatistics(self.alone)
-        self.update = 0
-        self.sums: dict[str, Tensor] = {}  # of what the losses measured, over the updates since the last row of metrics
-        self.updates_summed = 0
-
-    def _parameter_groups(self) -> list[dict[str, Any]]:
-        """Return what the optimizer trains, each group with the factor by which its learning rate differs from lr."""
-        trained = {name: p for name, p in self.agent.named_parameters() if p.requires_grad}
-        slow = [parameter for name, parameter in trained.items() if ".router." in name]
-        rest = [parameter for name, parameter in trained.items() if ".router." not in name]
-        groups = [{"params": rest, "lr_factor": 1.0}]
-        return [*groups, {"params": slow, "lr_factor": self.config["router_lr_factor"]}] if slow else groups
-
-    def start(self) -> None:
-        """Begin the first episodes."""
-        self.observations, self.infos = self.env.reset(seed=self.seed)
-
-    @property
-    def env_steps(self) -> int:
-        return self.update * self.config["num_envs"] * self.config["unroll_len"]
-
-    @torch.no_grad()
-    def collect(self) -> Rollout:
-        """Walk `unroll_len` steps: the student samples its actions from its policy, and the bot takes its share."""
-        steps, num_envs, agent = self.config["unroll_len"], self.config["num_envs"], self.agent
-        self.missions_ahead.reached(int(self.env.next_episode.max()) * num_envs, agent.missions.forget_many())
-        observation = np.zeros((steps, num_envs, OBSERVATION_SIZE), np.uint8)
-        not_done = np.zeros((steps, num_envs), np.float32)
-        label, mission = np.zeros((2, steps, num_envs), np.int64)
-        walked = [torch.from_numpy(array) for array in (observation, mission, not_done)]
-        uniform = torch.rand(steps, num_envs, generator=self.noise).numpy()
-        bot_walks = torch.rand(steps, num_envs, generator=self.noise).numpy() < self.config["bot_share"]
-        bot_walks &= ~self.alone
-        rule = self._dropout_rule()
-        policy = agent.fast_policy.pack(steps, num_envs)
-        missions = agent.mission_features(policy)
-        mission_row = missions.rows(agent.missions.lookup(self.infos["mission"]))
-        before = state = self.policy_state
-        for t in range(steps):
-            observation[t], mission[t], not_done[t] = observation_vector(self.observations), mission_row, self.not_done
-            label[t] = self.infos["bot_action"]
-            seen, told, going_on = (tensor[t].to(self.device) for tensor in walked)
-            output = policy.step(t, seen, missions.features, told, state, going_on, rule)
-            state = output.state
-            actions = np.where(bot_walks[t], label[t], sample(output.logits, uniform[t]))
-            bot_steps = self.infos["bot_steps"]
-            self.observations, rewards, terminated, truncated, self.infos = self.env.step(actions)
-            done = terminated | truncated
-            self.episodes.add(rewards, done, bot_steps)
-            self.not_done = (~done).astype(np.float32)
-            if done.any():
-                began = np.flatnonzero(done)
-                mission_row[began] = missions.rows(agent.missions.lookup(self.infos["mission"][began]))
-        seen, told, going_on = (tensor.to(self.device) for tensor in walked)
-        labels = torch.from_numpy(label).to(self.device)
-        return Rollout(seen, missions.features, told, going_on, labels, before, rule, policy)
+        self.bot_share, self.temperature = config["bot_share"], config["student_temperature"]
+        super().__init__(config)
 
     def learn(self, rollout: Rollout) -> None:
         """Make one gradient step on what the bot would have done along a rollout."""
         steps = rollout.observation, rollout.features, rollout.mission
         output = rollout.policy.unroll(*steps, rollout.state, rollout.not_done, rollout.rule)
         measured = imitation_losses(self.agent.policy, output, rollout, self.config)
-
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["lr_factor"] * learning_rate(self.update, self.config)
-        self.optimizer.zero_grad()
-        measured["loss"].backward()
-        self.optimizer.step(self.config["max_grad_norm"])
-
-        self.policy_state = [layer.detach().clone() for layer in output.state]
-        self.sums = {name: value.detach() + self.sums.get(name, 0.0) for name, value in measured.items()}
-        self.updates_summed += 1
+        self.gradient_step(measured["loss"])
+        self.note(measured)
         self.update += 1
-
-    def _dropout_rule(self) -> RoutingRule | None:
-        """Return the expert dropout of the next rollout, None without any."""
-        if not self.config.get("expert_dropout"):
-            return None
-        shape = (self.config["unroll_len"], self.config["num_envs"])
-        sizes = [len(layer) for layer in self.agent.policy.expert_costs]
-        noise = [torch.rand(*shape, size, generator=self.noise).to(self.device) for size in sizes]
-        probability, threshold = self.config["expert_dropout"], self.config["expert_dropout_threshold"]
-        return lambda layer, routing, t: drop_experts(routing, noise[layer][t], probability, threshold)
-
-    def metrics(self, seconds: float, since_update: int) -> dict[str, float]:
-        """Return the row of metrics.csv for the updates since the last one, and begin the next.
-
-        Raises:
-            UserError: the loss is no longer a number.
-        """
-        means = {name: (total / self.updates_summed).item() for name, total in self.sums.items()}
-        if not math.isfinite(means["loss"]):
-            raise UserError(f"the loss became {means['loss']} by update {self.update}: try a smaller lr")
-        env_steps = (self.update - since_update) * self.config["num_envs"] * self.config["unroll_len"]
-        row = {
-            "update": self.update,
-            "env_steps": self.env_steps,
-            **means,
-            **self.episodes.row(),
-            "bot_plan_failures": int(self.infos["bot_plan_failures"].sum()),
-            "lr": learning_rate(self.update - 1, self.config),
-            "steps_per_second": env_steps / seconds,
-        }
-        self.sums = {}
-        self.updates_summed = 0
-        self.episodes.clear()
-        return row
-
-    def checkpoint(self) -> dict[str, Any]:
-        """Return what a checkpoint file holds (docs/architecture.md): the policy, and the state that resuming needs."""
-        return {
-            "policy_state_dict": self.agent.policy.state_dict(),
-            "config": self.config,
-            "lang_proj_state_dict": self.agent.lang_proj.state_dict(),
-            "lang_probes": torch.from_numpy(self.agent.missions.encoder.probes),
-            "resume_state": {
-                "update": self.update,
-                "optimizer": self.optimizer.state_dict(),
-                "noise": self.noise.get_state(),
-                "env": {name: torch.from_numpy(array) for name, array in self.env.get_state().items()},
-                "policy_state": self.policy_state,
-                "keep": torch.from_numpy(self.not_done),
-                "sums": self.sums,
-                "updates_summed": self.updates_summed,
-                "episode_steps": torch.from_numpy(self.episodes.steps),
-                "episodes": [self.episodes.episodes, self.episodes.successes, self.episodes.path_ratios],
-            },
-        }
-
-    def resume(self, checkpoint: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint as if the run had not stopped."""
-        self.agent.policy.load_state_dict(checkpoint["policy_state_dict"])
-        self.agent.lang_proj.load_state_dict(checkpoint["lang_proj_state_dict"])
-        saved = checkpoint["resume_state"]
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.noise.set_state(saved["noise"])
-        self.observations, self.infos = self.env.set_state({name: t.numpy() for name, t in saved["env"].items()})
-        self.policy_state = [layer.to(self.device) for layer in saved["policy_state"]]
-        self.not_done = saved["keep"].numpy()
-        sums = saved["sums"]
-        if isinstance(sums, Tensor):
-            sums = dict(zip(FIRST_SUMS, sums, strict=True))
-        self.sums = {name: total.to(self.device) for name, total in sums.items()}
-        self.updates_summed = saved["updates_summed"]
-        self.episodes.steps = saved["episode_steps"].numpy()
-        self.episodes.episodes, self.episodes.successes, self.episodes.path_ratios = saved["episodes"]
-        self.update = saved["update"]

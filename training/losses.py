@@ -11,8 +11,9 @@ from torch import Tensor
 
 from basics.extensions import registered
 from mixture_of_experts import compute_lpc
-from policy.compiled.operations import cross_entropy, mean
+from policy.compiled.operations import cross_entropy, mean, negative_log_likelihood
 from policy.recurrent_policy import PolicyOutput, RecurrentPolicy
+from training.rollout import Rollout
 
 
 def lpc_penalty(lpc: Tensor, ce: Tensor, config: Mapping[str, Any]) -> Tensor:
@@ -26,14 +27,14 @@ def lpc_penalty(lpc: Tensor, ce: Tensor, config: Mapping[str, Any]) -> Tensor:
 
 
 def imitation_losses(
-    policy: RecurrentPolicy, output: PolicyOutput, rollout: Any, config: Mapping[str, Any]
+    policy: RecurrentPolicy, output: PolicyOutput, rollout: Rollout, config: Mapping[str, Any]
 ) -> dict[str, Tensor]:
     """Return the loss to minimise under the name `loss`, and what is to be logged beside it.
 
     Args:
         policy: whose output it is.
         output: of an unroll along the rollout.
-        rollout: a `training.imitation.Rollout`.
+        rollout: that it ran along.
     """
     ce, accuracy = cross_entropy(output.logits, rollout.label)
     lpc, penalty = ce.new_tensor(math.nan), ce.new_zeros(())
@@ -41,6 +42,8 @@ def imitation_losses(
     if output.routing:
         lpc = mean(compute_lpc(output.routing, policy.expert_costs))
         parts["penalty"] = penalty = lpc_penalty(lpc, ce, config)
+    if output.due is not None and config["aux_weight"] > 0:
+        parts["aux"] = config["aux_weight"] * negative_log_likelihood(output.due, rollout.due)
     parts |= {name: f(output, rollout, config) for name, f in registered("loss", config["extensions"]).items()}
     loss = sum(list(parts.values())[1:], ce)
     metrics = {name: f(output, rollout, config) for name, f in registered("metric", config["extensions"]).items()}

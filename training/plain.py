@@ -1,4 +1,4 @@
-"""The training loop without anything that makes it fast: read this first, then `training/imitation.py`.
+"""The training loop without anything that makes it fast: read this first, then `training/trainer.py`.
 
 It steps minigrid's environments and their bots one after the other and calls the policy by its definition at every
 timestep. Both loops do the same work (rollout, labels, loss, gradient step); `benchmarks/throughput.py` lets them take
@@ -14,8 +14,8 @@ from fast_babyai.factory import make_vec_env, sample_missions
 from fast_babyai.rules import NUM_ACTIONS
 from mixture_of_experts import compute_lpc
 from policy.agent import Agent, make_encoder
-from policy.input import observation_vector
-from training.imitation import learning_rate, walked_alone
+from policy.observation import observation_vector
+from training.trainer import learning_rate, walked_alone
 
 
 class PlainTrainer:
@@ -34,7 +34,8 @@ class PlainTrainer:
         self.env = make_vec_env(
             config["task_id"], config["num_envs"], backend="minigrid", train_levels=config["train_levels"]
         )
-        self.alone = torch.from_numpy(walked_alone(config))  # environments in which every step is the student's
+        alone = walked_alone(config["num_envs"], config["bot_share"])
+        self.alone = torch.from_numpy(alone)  # environments in which every step is the student's
         self.observations, self.infos = self.env.reset(seed=0)
         self.state = self.agent.policy.initial_state(config["num_envs"])
         self.updates = 0

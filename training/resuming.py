@@ -84,7 +84,7 @@ def resumed_config(config: dict[str, Any], given: Iterable[str], checkpoint: dic
 
 
 def resume(trainer, checkpoint: dict, path: Path) -> None:
-    """Let a new `training.imitation` trainer go on from a checkpoint, if all of its state is sound.
+    """Let a new trainer go on from a checkpoint, if all of its state is sound.
 
     Raises:
         ArtifactError: it is not; nothing on disk has changed.

@@ -1,6 +1,6 @@
 """Managing a training run: its folder, starting and resuming it, stopping it, saving it.
 
-What is computed stands in training/imitation.py; which checkpoint a run goes on from, in training/resuming.py.
+What is computed stands in training/trainer.py; which checkpoint a run goes on from, in training/resuming.py.
 """
 
 import contextlib
@@ -197,7 +197,7 @@ def train(config: dict[str, Any], given: Iterable[str] = (), resume: bool = Fals
         overwrite: begin anew where a run exists.
 
     Raises:
-        UserError: bad input, see `open_run` and `training.imitation.Trainer`.
+        UserError: bad input, see `open_run` and `training.trainer.Trainer`.
     """
     from fast_babyai.reference import check_task
 
@@ -212,10 +212,11 @@ def train(config: dict[str, Any], given: Iterable[str] = (), resume: bool = Fals
 
 
 def _train(config: dict[str, Any], start: tuple[Path, dict] | None, folder: RunFolder, stops: list[int]) -> int:
-    from training.imitation import Trainer  # PyTorch takes seconds to import: --help and bad input come without it
+    # PyTorch takes seconds to import: --help and bad input come without it
+    from training.imitation import ImitationTrainer
 
     try:
-        trainer = Trainer(config)
+        trainer = ImitationTrainer(config)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise

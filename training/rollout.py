@@ -1,0 +1,82 @@
+"""What a student met on its way: the steps that it learns from, and how its episodes went."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from mixture_of_experts import drop_experts
+from policy.compiled.policies import PackedPolicy
+from policy.recurrent_policy import RecurrentPolicy, RoutingRule
+
+
+class ExpertDropout(NamedTuple):
+    """The rule (`RoutingRule`) by which little-used experts were dropped along a rollout, see `drop_experts`.
+
+    Attributes:
+        noise: uniform in [0, 1), one tensor [T, N, E] per layer.
+    """
+
+    noise: list[Tensor]
+    probability: float
+    threshold: float
+
+    def __call__(self, layer: int, routing: Tensor, t: int | slice) -> Tensor:
+        return drop_experts(routing, self.noise[layer][t], self.probability, self.threshold)
+
+
+class Rollout(NamedTuple):
+    """T steps of N environments.
+
+    Attributes:
+        observation: uint8 [T, N, 152].
+        features: of the missions met, from `RecurrentPolicy.mission_features`, differentiable.
+        mission: int64 [T, N], each step's row in the features.
+        not_done: float [T, N], 0 where an episode begins.
+        label: the bot's actions, int64 [T, N].
+        due: which of the mission's actions the bot is about to do, int64 [T, N].
+        state: the policy's state before the first step.
+        rule: the expert dropout that the steps were walked with, if any.
+        policy: what walked them, with the weights it had.
+    """
+
+    observation: Tensor
+    features: tuple[Tensor, ...]
+    mission: Tensor
+    not_done: Tensor
+    label: Tensor
+    due: Tensor
+    state: list[Tensor]
+    rule: RoutingRule | None
+    policy: RecurrentPolicy | PackedPolicy
+
+
+class EpisodeStatistics:
+    """How the student's episodes went since the last row of metrics, where `counted` (bool [N])."""
+
+    def __init__(self, counted: np.ndarray):
+        self.counted = counted
+        self.steps = np.zeros(len(counted), np.int64)  # of the running episodes
+        self.clear()
+
+    def clear(self) -> None:
+        self.episodes = self.successes = 0
+        self.path_ratios = 0.0
+
+    def add(self, rewards: np.ndarray, done: np.ndarray, bot_steps: np.ndarray) -> None:
+        """Count one step of all environments; `bot_steps` belong to the episodes that the step was part of."""
+        self.steps += 1
+        if done.any():
+            success = done & (rewards > 0) & self.counted
+            self.episodes += int((done & self.counted).sum())
+            self.successes += int(success.sum())
+            # A level that the bot finds solved needs no step of it: the student's one step then counts against one.
+            self.path_ratios += sum((self.steps[success] / np.maximum(bot_steps[success], 1)).tolist())
+            self.steps[done] = 0
+
+    def row(self) -> dict[str, float]:
+        return {
+            "success_rate": self.successes / self.episodes if self.episodes else math.nan,
+            "path_ratio": self.path_ratios / self.successes if self.successes else math.nan,
+        }
