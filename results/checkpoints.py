@@ -10,17 +10,20 @@ import functools
 import io
 import os
 import pickle
+import pickletools
 import re
 import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from basics.config import Key, is_text, load_keys, shown
+from basics.config import Key, is_name, is_text, load_keys, shown
 from basics.errors import UserError, warn
 from basics.files import ArtifactError, atomic_write, read_bytes
+from results.paths import CheckpointRef
 
 if TYPE_CHECKING:
     import torch
@@ -49,12 +52,44 @@ def save_checkpoint(path: os.PathLike | str, payload: dict) -> None:
 
 def is_mixture(path: os.PathLike | str) -> bool:
     """Tell whether a checkpoint's config names experts, without PyTorch; what cannot be read counts, to be named."""
+    values = _pickled_values(path)
+    return values is None or b"expert_hidden_sizes" in values
+
+
+def trained_tasks(path: os.PathLike | str) -> list[str] | None:
+    """Return the set of tasks that a checkpoint's config names, without PyTorch; None where there is no set, or the
+    file cannot be read."""
+    values = _pickled_values(path) or b""
+    _, key, rest = values.partition(b"X\x05\0\0\0tasks")  # as protocol 2 writes the text
+    names: list[str] = []
+    try:
+        for opcode, value, _ in pickletools.genops(rest) if key else ():  # names what stands there, executes nothing
+            if opcode.name == "BINUNICODE":
+                names.append(value)
+            elif opcode.name not in ("BINPUT", "LONG_BINPUT", "EMPTY_LIST", "MARK"):
+                break
+    except ValueError:  # damaged
+        return None
+    return names if names and all(map(is_name, names)) else None
+
+
+def on_each_task(refs: Iterable[CheckpointRef], tasks: Sequence[str] | None = None) -> list[CheckpointRef]:
+    """Return checkpoints once for each task that they are evaluated on: the one that they were trained on, each one of
+    their set, or those of `tasks`."""
+    found = []
+    for ref in refs:
+        for task in tasks or trained_tasks(ref.path) or [ref.task_id]:
+            found.append(ref if task == ref.task_id else replace(ref, evaluated_on=task))
+    return found
+
+
+def _pickled_values(path: os.PathLike | str) -> bytes | None:
+    """Return the pickle in a checkpoint, where all that is no tensor stands, as it is; None where it cannot be read."""
     try:
         with zipfile.ZipFile(path) as archive:
-            name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
-            return b"expert_hidden_sizes" in archive.read(name)
+            return archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
     except (OSError, StopIteration, *_ZIP_ERRORS):
-        return True
+        return None
 
 
 def load_checkpoint(

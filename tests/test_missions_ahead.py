@@ -11,7 +11,7 @@ from basics.config import load_keys
 from fast_babyai import FastBabyAIVectorEnv
 from fast_babyai.reference import make_level_env, reset_level
 from fast_babyai.rules import training_level_seed
-from policy.language import MissionEncoder
+from policy.language import SentenceEncoder
 from results import paths, tables
 from training import missions_ahead
 from training.missions_ahead import MissionsAhead, missions_from
@@ -37,7 +37,7 @@ def test_missions_come_in_the_order_of_training(train_levels):
 
 
 def test_it_is_ahead_overtakes_and_ends(own_cache):
-    encoder = MissionEncoder(ENCODER)
+    encoder = SentenceEncoder(ENCODER)
     ahead = MissionsAhead(ENCODER, FastBabyAIVectorEnv(TASK, 4), 0, None, 1)
     ahead.reached(np.array([0, 2, 1, 1]), 0)
     assert ahead._process is None, "too few missions for a process"
@@ -60,7 +60,7 @@ def test_it_is_ahead_overtakes_and_ends(own_cache):
 
 
 def test_every_one_of_several_tasks_is_encoded_ahead(own_cache):
-    tasks, encoder = ["BabyAI-GoToSeqS5R2-v0", TASK], MissionEncoder(ENCODER)
+    tasks, encoder = ["BabyAI-GoToSeqS5R2-v0", TASK], SentenceEncoder(ENCODER)
     ahead = MissionsAhead(ENCODER, FastBabyAIVectorEnv(tasks, 4, task_weights=[1, 3]), 0, None, 1)
     next_episode = np.array([40, 2, 7, 3])  # environment 0 runs the first task, alone
     ahead.reached(next_episode, 5)

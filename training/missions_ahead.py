@@ -1,4 +1,4 @@
-"""Missions of the levels to come, encoded by a second process beside training.
+"""Missions of the levels to come, encoded by a second process beside training, where a sentence encoder does that.
 
     python -m training.missions_ahead JSON < how far training is, a line of numbers each time
 
@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from basics.config import OWN_ENCODERS
 from basics.errors import warn
 from fast_babyai.rules import LevelVectorEnv, training_level_seed
 
@@ -47,7 +48,7 @@ class MissionsAhead:
         self.task_of_env, self.counts = env.task_of_env, np.bincount(env.task_of_env)
         self.job = {"encoder": encoder, "tasks": env.tasks, "counts": self.counts.tolist()}
         self.job |= {"seed": seed, "train_levels": train_levels}
-        self._is_worth_it = free_cores(num_threads) > 0
+        self._is_worth_it = encoder not in OWN_ENCODERS and free_cores(num_threads) > 0
         self._process: subprocess.Popen | None = None
 
     def reached(self, next_episode: np.ndarray, num_missions: int) -> None:
@@ -103,7 +104,7 @@ def encode_ahead(
 ) -> None:
     """Encode missions from the places `first` on, one of each task, until standard input ends; see the module's
     docstring. The task whose levels are nearest to be played has the next turn."""
-    from policy.language import MissionEncoder
+    from policy.language import SentenceEncoder
 
     reached, changed = list(first), threading.Condition()
 
@@ -118,7 +119,7 @@ def encode_ahead(
         return missions_from(places[task], tasks[task], seed, counts[task], train_levels)
 
     threading.Thread(target=listen, daemon=True).start()
-    mission_encoder, places = MissionEncoder(encoder), list(first)
+    mission_encoder, places = SentenceEncoder(encoder), list(first)
     missions = [missions_of(task) for task in range(len(tasks))]
     while True:
         with changed:

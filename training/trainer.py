@@ -17,10 +17,9 @@ from basics.errors import UserError
 from fast_babyai.factory import make_vec_env, sample_missions
 from fast_babyai.rules import NUM_ACTIONS
 from mixture_of_experts import compute_lpc
-from policy.agent import Agent, choose_device
+from policy.agent import Agent, choose_device, make_encoder
 from policy.compiled.adam import Adam
 from policy.compiled.operations import sample
-from policy.language import MissionEncoder
 from policy.observation import OBSERVATION_SIZE, observation_vector
 from policy.recurrent_policy import PolicyOutput
 from training.missions_ahead import MissionsAhead
@@ -66,12 +65,13 @@ class Trainer:
         torch.set_num_threads(config["num_threads"])
         self.seed = config["trial"] if config["seed"] is None else config["seed"]
         torch.manual_seed(self.seed)
-        encoder = MissionEncoder(config["lang_encoder"], config["lang_fallback"])
+        encoder = make_encoder(config["lang_encoder"], config["lang_fallback"])
         self.config = config | {"lang_encoder": encoder.name, "num_actions": NUM_ACTIONS}
         self.agent = Agent(self.config, encoder, self.device)
         self.config["input_dim"] = self.agent.policy.input_projection.encoder.size
-        self.agent.spread_missions(sample_missions(tasks_of(config), backend=config["backend"]))
-        self.agent.lang_proj.requires_grad_(config["train_lang_proj"])
+        self.config["lang_dim"] = self.agent.lang_dim
+        missions = sample_missions(tasks_of(config), backend=config["backend"])
+        self.agent.begin_projection(missions, config["train_lang_proj"])
         self.optimizer = Adam(self._parameter_groups(), lr=config["lr"])
         self.noise = torch.Generator().manual_seed(self.seed)
         self.env = make_vec_env(
