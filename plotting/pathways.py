@@ -1,8 +1,8 @@
 """Pathways of networks that do many tasks: consistency, self-sufficiency, distinctness, cost and difficulty.
 
 Results are the data frame of `tables.read_results`, with a row per network (checkpoint) and task and the columns of
-`pathways.pathway_columns`. A *form* is a way to train, a trial number; its runs are its seeds. What each measure is,
-and where it comes from, stands in results/pathways.py; docs/pathways.md shows these figures.
+`pathways.pathway_columns`. A *form* is a way to train, a set of tasks and a trial number; its runs are its seeds. What
+each measure is, and where it comes from, stands in results/pathways.py; docs/pathways.md shows these figures.
 """
 
 import json
@@ -73,29 +73,39 @@ class Runs(NamedTuple):
 
 
 def networks(results: "pd.DataFrame") -> "pd.DataFrame":
-    """Return the rows of networks that do at least three tasks.
+    """Return the rows of networks that were trained on a set of tasks and evaluated on three of it or more, by set,
+    trial and checkpoint; their column `form` says how they were trained: price, how it is scaled, experts dropped.
 
     Raises:
         NothingToShow: there are none, or their rows do not tell their routing.
     """
     if "trained_on" not in results or "routing" not in results:
         raise NothingToShow(NO_NETWORKS)
+    alone = results.loc[results["trained_on"] == results["task_id"], "checkpoint_path"]
     rows = results[results["routing"].notna() & results["trained_on"].notna() & results["trial"].notna()]
-    counts = rows.groupby("checkpoint_path")["task_id"].transform("nunique")
-    rows = rows[counts >= FEWEST_TASKS] if len(rows) else rows
+    rows = rows[~rows["checkpoint_path"].isin(alone)]
+    if len(rows):
+        rows = rows[rows.groupby("checkpoint_path")["task_id"].transform("nunique") >= FEWEST_TASKS]
     if rows.empty:
         raise NothingToShow(NO_NETWORKS)
-    return rows
+    rows = rows.sort_values(["trained_on", "trial", "checkpoint_path"], kind="stable")
+    keys = list(zip(rows["trained_on"], rows["trial"], strict=True))
+    names = _form_names(rows, keys)
+    return rows.assign(form=[names[key] for key in keys])
 
 
-def form_names(results: "pd.DataFrame") -> dict[int, str]:
-    """Return by trial what its form is called: its price, how that is scaled, and whether experts are dropped."""
-    names = {}
-    for trial in sorted(results["trial"].unique()):
-        first = results[results["trial"] == trial].iloc[0]
-        names[int(trial)] = _form_name(*(first.get(key) for key in ("lpc_alpha", "normalize_lpc", "expert_dropout")))
+def _form_names(rows: "pd.DataFrame", keys: Sequence[tuple]) -> dict[tuple, str]:
+    """Return by set and trial what their form is called: all differ."""
+    first = {key: place for place, key in reversed(list(enumerate(keys)))}
+    told = {key: rows.iloc[place] for key, place in first.items()}
+    names = {
+        key: _form_name(*(row.get(name) for name in ("lpc_alpha", "normalize_lpc", "expert_dropout")))
+        for key, row in told.items()
+    }
+    if len({trained_on for trained_on, _ in names}) > 1:
+        names = {key: f"{key[0]}: {name}" for key, name in names.items()}
     doubled = {name for name in names.values() if list(names.values()).count(name) > 1}
-    return {trial: f"{name} (trial {trial})" if name in doubled else name for trial, name in names.items()}
+    return {key: f"{name} (trial {key[1]})" if name in doubled else name for key, name in names.items()}
 
 
 def _form_name(alpha, scaling, dropout) -> str:
@@ -115,14 +125,14 @@ def runs_of_forms(results: "pd.DataFrame") -> dict[str, Runs]:
     if "update" in rows:
         final = rows[rows["update"].isna()]
         rows = final if len(final) else rows
-    names, forms = form_names(rows), {}
-    for trial in sorted(rows["trial"].unique()):
-        group = rows[rows["trial"] == trial]
+    forms = {}
+    for name in rows["form"].unique():
+        group = rows[rows["form"] == name]
         wanted = group.groupby("checkpoint_path")["task_id"].agg(lambda tasks: tuple(sorted(tasks)))
         tasks = list(wanted.mode().iloc[0])
         paths = sorted(wanted.index[wanted == tuple(tasks)])
         runs = [group[group["checkpoint_path"] == path].set_index("task_id").loc[tasks] for path in paths]
-        forms[names[int(trial)]] = Runs(
+        forms[name] = Runs(
             tasks,
             [int(run["seed"].fillna(-1).iloc[0]) if "seed" in run else -1 for run in runs],
             np.array(
@@ -556,11 +566,10 @@ def plot_along_training(results: "pd.DataFrame", measures: "pd.DataFrame") -> Fi
 
     rows = networks(results)
     along = rows["update"].notna() if "update" in rows else pd.Series(False, rows.index)
-    rows = rows[rows["trial"].isin(rows.loc[along, "trial"])]
+    rows = rows[rows["form"].isin(rows.loc[along, "form"])]
     if rows.empty:
         raise NothingToShow(NOTHING_ALONG)
-    names = form_names(rows)
-    styles = task_styles(names.values())
+    styles = task_styles(rows["form"])
     heads = ["success", "mean LPC", "LPC and difficulty, rank correlation", "strongest expert is the final one"]
     columns = panels_in_a_row(4, 1.6)
     title = "How does it come about? (lines: means over seeds, dots: seeds)"
@@ -568,8 +577,8 @@ def plot_along_training(results: "pd.DataFrame", measures: "pd.DataFrame") -> Fi
     numbers = []
     same = measures[measures["measure"].astype(str).str.startswith("same expert")]
     same = same.groupby("checkpoint_path")["value"].mean()
-    for trial in sorted(rows["trial"].unique()):
-        group = rows[rows["trial"] == trial]
+    for label in rows["form"].unique():
+        group = rows[rows["form"] == label]
         points = []
         for path, network in group.groupby("checkpoint_path"):
             at = network["update"].fillna(network["num_updates"]).astype(float).iloc[0]
@@ -580,7 +589,6 @@ def plot_along_training(results: "pd.DataFrame", measures: "pd.DataFrame") -> Fi
             point = (network["success_rate"].astype(float).mean(), network["mean_lpc"].astype(float).mean(), rho)
             points.append((at, *point, 1.0 if is_final else float(same.get(path, math.nan))))
         points = np.array(points)
-        label = names[int(trial)]
         for place, panel in enumerate(axes.flat[:4], 1):
             times = np.unique(points[:, 0])
             means = [points[points[:, 0] == time, place].mean() for time in times]

@@ -270,6 +270,18 @@ def test_networks_are_measured_from_their_caches_and_checkpoints(tmp_path, monke
         assert path.read_bytes() == Path("plots/pathways", path.name).read_bytes()
 
 
+def test_the_numbers_of_the_docs_are_those_of_its_data(tmp_path):
+    docs = ROOT / "docs" / "pathways"
+    table = pathways.draw(docs / "results.csv", tmp_path, [], "screen")
+    assert table in (ROOT / "docs" / "pathways.md").read_text(encoding="utf-8")
+    made = sorted(path.name for path in tmp_path.glob("*.csv"))
+    kept = {path.name for path in docs.glob("*.csv")} - {path.name for path in docs.glob("results*.csv")}
+    assert set(made) == kept
+    for name in made:
+        again, first = (pd.read_csv(folder / name) for folder in (tmp_path, docs))
+        pd.testing.assert_frame_equal(again, first, rtol=1e-6, atol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("flags", "problem"),
     [
