@@ -437,6 +437,7 @@ def _difficulty(measures: "pd.DataFrame", tasks: Sequence[str]) -> np.ndarray:
 def _with_bootstrap(values: np.ndarray, difficulty: np.ndarray) -> tuple[float, float, float]:
     """Return the rank correlation over tasks of values [R, K] with the difficulty [K], its mean over runs, and the 95 %
     interval of that for other tasks (bootstrap over tasks)."""
+    values = _measured(values)
     known = ~np.isnan(difficulty) & ~np.isnan(values).any(0)
     values, difficulty = values[:, known], difficulty[known]
     if known.sum() < FEWEST_TASKS:
@@ -488,7 +489,13 @@ def _against_difficulty(values: Mapping[str, np.ndarray], forms: Mapping[str, Ru
     return keep_numbers(figure, numbers)
 
 
+def _measured(values: np.ndarray) -> np.ndarray:
+    """Return the rows of values [R, K] of which there is any: runs that were measured."""
+    return values[~np.isnan(values).all(1)]
+
+
 def _rank_by_run(values: np.ndarray, difficulty: np.ndarray) -> list[float]:
+    values = _measured(values)
     known = ~np.isnan(difficulty) & ~np.isnan(values).any(0)
     return rank_correlation(values[:, known], difficulty[known]).tolist()
 

@@ -130,7 +130,9 @@ def test_what_changes_over_training_and_what_lesions_cost_is_ranked_by_difficult
     _, numbers = made(tables_of_networks, "Change of cost")
     assert row_of(numbers, form=PRICED, task="rank correlation")["mean"] == pytest.approx(-1)
     assert row_of(numbers, form=PRICED, task=TASKS[3])["mean"] == pytest.approx(-300)
-    _, numbers = made(tables_of_networks, "Lesions and difficulty")
+    results, lesions, measures = tables_of_networks
+    some = results, lesions[(lesions["lesion"] != LARGEST) | (lesions["seed"] < 2)], measures
+    _, numbers = made(some, "Lesions and difficulty")  # a seed whose lesions are missing costs only itself
     assert row_of(numbers, form=FREE, task="rank correlation")["mean"] == pytest.approx(1)
     assert row_of(numbers, form=FREE, task=TASKS[3])["mean"] == pytest.approx(0.06)
 
