@@ -29,4 +29,5 @@ class ImitationTrainer(Trainer):
         measured = imitation_losses(self.agent.policy, output, rollout, self.config)
         self.gradient_step(measured["loss"])
         self.note(measured)
+        self.note_tasks(output, rollout.label)
         self.update += 1

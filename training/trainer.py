@@ -12,15 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from basics.config import tasks_of
 from basics.errors import UserError
 from fast_babyai.factory import make_vec_env, sample_missions
 from fast_babyai.rules import NUM_ACTIONS
+from mixture_of_experts import compute_lpc
 from policy.agent import Agent, choose_device, make_encoder
 from policy.compiled.adam import Adam
 from policy.compiled.operations import sample
 from policy.observation import OBSERVATION_SIZE, observation_vector
+from policy.recurrent_policy import PolicyOutput
 from training.missions_ahead import MissionsAhead
-from training.rollout import EpisodeStatistics, ExpertDropout, Rollout
+from training.rollout import EpisodeStatistics, ExpertDropout, Rollout, TaskStatistics
 
 FIRST_SUMS = ("loss", "ce", "penalty", "accuracy", "mean_lpc")  # what older checkpoints summed, by place
 
@@ -67,23 +70,25 @@ class Trainer:
         self.agent = Agent(self.config, encoder, self.device)
         self.config["input_dim"] = self.agent.policy.input_projection.encoder.size
         self.config["lang_dim"] = self.agent.lang_dim
-        missions = sample_missions(config["task_id"], backend=config["backend"])
+        missions = sample_missions(tasks_of(config), backend=config["backend"])
         self.agent.begin_projection(missions, config["train_lang_proj"])
         self.optimizer = Adam(self._parameter_groups(), lr=config["lr"])
         self.noise = torch.Generator().manual_seed(self.seed)
         self.env = make_vec_env(
-            config["task_id"],
+            tasks_of(config),
             config["num_envs"],
             backend=config["backend"],
             max_steps=config["max_steps"],
             train_levels=config["train_levels"],
+            task_weights=config["task_weights"],
         )
-        order = (self.seed, config["num_envs"], config["train_levels"])
-        self.missions_ahead = MissionsAhead(encoder.name, config["task_id"], *order, config["num_threads"])
+        order = (self.seed, config["train_levels"])
+        self.missions_ahead = MissionsAhead(encoder.name, self.env, *order, config["num_threads"])
         self.policy_state = self.agent.policy.initial_state(config["num_envs"])
         self.not_done = np.zeros(config["num_envs"], np.float32)
         self.alone = walked_alone(config["num_envs"], self.bot_share)
         self.episodes = EpisodeStatistics(self.alone)
+        self.by_task = TaskStatistics(self.env.tasks, self.env.task_of_env, self.alone) if config["tasks"] else None
         self.update = 0
         self.sums: dict[str, Tensor] = {}  # of what the losses measured, over the updates since the last row of metrics
         self.updates_summed = 0
@@ -108,7 +113,7 @@ class Trainer:
     def collect(self) -> Rollout:
         """Walk `unroll_len` steps: the student samples its actions from its policy, and the bot takes its share."""
         steps, num_envs, agent = self.config["unroll_len"], self.config["num_envs"], self.agent
-        self.missions_ahead.reached(int(self.env.next_episode.max()) * num_envs, agent.missions.forget_many())
+        self.missions_ahead.reached(self.env.next_episode, agent.missions.forget_many())
         observation = np.zeros((steps, num_envs, OBSERVATION_SIZE), np.uint8)
         not_done = np.zeros((steps, num_envs), np.float32)
         label, due, mission = np.zeros((3, steps, num_envs), np.int64)
@@ -132,6 +137,8 @@ class Trainer:
             self.observations, rewards, terminated, truncated, self.infos = self.env.step(actions)
             done = terminated | truncated
             self.episodes.add(rewards, done, bot_steps)
+            if self.by_task is not None:
+                self.by_task.add_episodes(rewards, done)
             self.not_done = (~done).astype(np.float32)
             if done.any():
                 began = np.flatnonzero(done)
@@ -157,6 +164,14 @@ class Trainer:
         """Add what was measured in one gradient step to the next row of metrics."""
         self.sums = {name: value.detach() + self.sums.get(name, 0.0) for name, value in measured.items()}
         self.updates_summed += 1
+
+    def note_tasks(self, output: PolicyOutput, label: Tensor) -> None:
+        """Add the steps of a rollout, as the policy that walked it sees them, to the next rows of metrics_by_task."""
+        if self.by_task is not None:
+            lpc = torch.full(label.shape, math.nan)
+            if output.routing:
+                lpc = compute_lpc([layer.detach() for layer in output.routing], self.agent.policy.expert_costs)
+            self.by_task.add_steps(output.logits, label, lpc)
 
     def _expert_dropout(self) -> ExpertDropout | None:
         """Return the expert dropout of the next rollout, None without any."""
@@ -191,6 +206,11 @@ class Trainer:
         self.episodes.clear()
         return row
 
+    def metrics_by_task(self) -> list[dict[str, Any]]:
+        """Return the rows of metrics_by_task.csv for the updates since the last ones, and begin the next; none of a
+        single task."""
+        return [] if self.by_task is None else self.by_task.rows(self.update, self.update * self.config["unroll_len"])
+
     def checkpoint(self) -> dict[str, Any]:
         """Return what a checkpoint file holds (docs/architecture.md): the policy, and the state that resuming needs."""
         return {
@@ -209,6 +229,7 @@ class Trainer:
                 "updates_summed": self.updates_summed,
                 "episode_steps": torch.from_numpy(self.episodes.steps),
                 "episodes": [self.episodes.episodes, self.episodes.successes, self.episodes.path_ratios],
+                **({} if self.by_task is None else {"by_task": self.by_task.state()}),
             },
         }
 
@@ -229,4 +250,6 @@ class Trainer:
         self.updates_summed = saved["updates_summed"]
         self.episodes.steps = saved["episode_steps"].numpy()
         self.episodes.episodes, self.episodes.successes, self.episodes.path_ratios = saved["episodes"]
+        if self.by_task is not None:
+            self.by_task.load(saved["by_task"])
         self.update = saved["update"]
