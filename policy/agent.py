@@ -38,7 +38,8 @@ def choose_device(name: str) -> torch.device:
 
 
 def build_policy(config: Mapping[str, Any]) -> RecurrentPolicy:
-    """Return a new policy of the kind and sizes that `config` names (a mixture if it has expert_hidden_sizes).
+    """Return a new policy of the kind and sizes that `config` names (a mixture if it has expert_hidden_sizes), with a
+    value head if its objective is ppo.
 
     Raises:
         UserError: it names an expert, a router or an extension that is not there.
@@ -46,6 +47,7 @@ def build_policy(config: Mapping[str, Any]) -> RecurrentPolicy:
     shared = {
         name: config[name] for name in ("intermediate_dim", "lang_dim", "num_actions", "obs_encoding", "lang_fusion")
     }
+    shared["value_head"] = config["objective"] == "ppo"
     load_extensions(config["extensions"])
     if "expert_hidden_sizes" not in config:
         return GRUPolicy(config["hidden_size"], **shared)
@@ -108,14 +110,17 @@ class Agent(nn.Module):
         return MissionFeatures(lambda numbers: packed.mission_features(self.project(numbers)), learn)
 
 
+def policy_keys(config: Mapping[str, Any]) -> list[str]:
+    """Return the names of the keys that decide what the policy of a config is and which embeddings it reads."""
+    kind = ["hidden_size"]
+    if "expert_hidden_sizes" in config:
+        kind = ["expert_hidden_sizes", "router_hidden_size", "expert_kind", "router_kind"]
+    return [*kind, "intermediate_dim", "lang_dim", "obs_encoding", "lang_fusion", "lang_encoder"]
+
+
 def _checked(config: dict[str, Any]) -> dict[str, Any]:
     """Return a checkpoint's config, the values that shape the policy checked as config.yaml describes them."""
-    kind = (
-        ("expert_hidden_sizes", "router_hidden_size", "expert_kind", "router_kind")
-        if "expert_hidden_sizes" in config
-        else ("hidden_size",)
-    )
-    names = (*kind, "intermediate_dim", "lang_dim", "obs_encoding", "lang_fusion", "lang_encoder", "extensions")
+    names = [*policy_keys(config), "objective", "extensions"]
     missing = [name for name in names if name not in config]
     if missing:
         raise UserError(f"its config lacks {', '.join(missing)}")

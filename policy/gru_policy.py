@@ -7,7 +7,8 @@ from policy.recurrent_policy import PolicyOutput, RecurrentPolicy, RoutingRule
 
 
 class GRUPolicy(RecurrentPolicy):
-    """Observation and mission -> `input_projection` -> GRU(intermediate_dim, hidden_size) -> `head` -> logits."""
+    """Observation and mission -> `input_projection` -> GRU(intermediate_dim, hidden_size) -> `head` -> logits,
+    and `value_head` -> value where it is wanted."""
 
     def __init__(
         self,
@@ -17,11 +18,14 @@ class GRUPolicy(RecurrentPolicy):
         num_actions: int,
         obs_encoding: str,
         lang_fusion: str,
+        value_head: bool = False,
     ):
         super().__init__()
         self.input_projection = InputProjection(obs_encoding, lang_dim, lang_fusion, intermediate_dim)
         self.gru = nn.GRU(intermediate_dim, hidden_size)
         self.head = nn.Linear(hidden_size, num_actions)
+        if value_head:
+            self.value_head = nn.Linear(hidden_size, 1)
         self.state_sizes = [hidden_size]
 
     def forward(
@@ -31,4 +35,4 @@ class GRUPolicy(RecurrentPolicy):
         if rule is not None:
             raise ValueError("a GRU policy has no routers whose weights a rule could change")
         _, hidden = self.gru(self.input_projection(observation, language)[None], state[0][None])
-        return PolicyOutput(self.head(hidden[0]), [hidden[0]], [], [])
+        return PolicyOutput(self.head(hidden[0]), [hidden[0]], [], [], self.value_of(hidden[0]))

@@ -26,12 +26,14 @@ class PolicyOutput(NamedTuple):
         state: one tensor [B, state_size] per layer, after the last timestep (never with a dimension T).
         routing: the routers' weights, one tensor [B, E] per layer; none for a policy without routers.
         used_routing: the weights the experts' outputs were mixed with: `routing`, or what a rule made of it.
+        value: [B], the reward still to come as the value head expects it; None for a policy without one.
     """
 
     logits: Tensor
     state: list[Tensor]
     routing: list[Tensor]
     used_routing: list[Tensor]
+    value: Tensor | None = None
 
 
 class RecurrentPolicy(nn.Module):
@@ -42,12 +44,17 @@ class RecurrentPolicy(nn.Module):
         state_sizes: per layer, how many numbers of state an agent has.
         expert_hidden_sizes: per layer, its experts' hidden sizes; empty for a policy without routers.
         expert_costs: per layer, the cost of each of its experts (`compute_lpc`); empty for a policy without routers.
+        value_head: what says how much reward is still to come, for learning from it; None where that is not wanted.
     """
 
     input_projection: InputProjection
     state_sizes: Sequence[int]
     expert_hidden_sizes: Sequence[Sequence[int]] = ()
     expert_costs: Sequence[Sequence[float]] = ()
+
+    def __init__(self):
+        super().__init__()
+        self.value_head: nn.Linear | None = None
 
     def forward(
         self, observation: Tensor, language: Tensor, state: list[Tensor], rule: RoutingRule | None = None, t: int = 0
@@ -62,6 +69,10 @@ class RecurrentPolicy(nn.Module):
             t: which timestep of an unroll this is, for the rule.
         """
         raise NotImplementedError
+
+    def value_of(self, hidden: Tensor) -> Tensor | None:
+        """What the heads read [B, size] -> the value [B], None without a value head."""
+        return None if self.value_head is None else self.value_head(hidden)[:, 0]
 
     def initial_state(self, batch: int) -> list[Tensor]:
         """Return the state in which every episode begins: zeros, [batch, state_size] per layer."""
@@ -117,6 +128,7 @@ class RecurrentPolicy(nn.Module):
         for t, (seen, told, going_on) in enumerate(zip(observation, mission, not_done, strict=True)):
             outputs.append(self.step(t, seen, features, told, state, going_on, rule))
             state = outputs[-1].state
-        logits, _, routing, used_routing = zip(*outputs, strict=True)
+        logits, _, routing, used_routing, value = zip(*outputs, strict=True)
         over_time = [[torch.stack(layer) for layer in zip(*steps, strict=True)] for steps in (routing, used_routing)]
-        return PolicyOutput(torch.stack(logits), state, *over_time)
+        values = None if self.value_head is None else torch.stack(value)
+        return PolicyOutput(torch.stack(logits), state, *over_time, value=values)

@@ -24,7 +24,7 @@ class ImitationTrainer(Trainer):
 
     def learn(self, rollout: Rollout) -> None:
         """Make one gradient step on what the bot would have done along a rollout."""
-        steps = rollout.observation, rollout.features, rollout.mission
+        steps = rollout.observation, rollout.missions.features, rollout.mission
         output = rollout.policy.unroll(*steps, rollout.state, rollout.not_done, rollout.rule)
         measured = imitation_losses(self.agent.policy, output, rollout, self.config)
         self.gradient_step(measured["loss"])

@@ -1,7 +1,7 @@
 """What training is, whatever the student learns from.
 
-`num_updates` times it walks `unroll_len` steps in `num_envs` environments (`Trainer.collect`), and then learns from them
-(`learn`, in `training/imitation.py`: from what the BabyAI bot would have done).
+`num_updates` times it walks `unroll_len` steps in `num_envs` environments (`Trainer.collect`), and then learns from
+them (`learn`): from what the BabyAI bot would have done in `training/imitation.py`, from reward in `training/ppo.py`.
 """
 
 import math
@@ -20,6 +20,7 @@ from policy.compiled.adam import Adam
 from policy.compiled.operations import sample
 from policy.input import OBSERVATION_SIZE, observation_vector
 from policy.language import MissionEncoder
+from training.init_from import begin_with
 from training.missions_ahead import MissionsAhead
 from training.rollout import EpisodeStatistics, ExpertDropout, Rollout
 
@@ -96,7 +97,13 @@ class Trainer:
         return [*groups, {"params": slow, "lr_factor": self.config["router_lr_factor"]}] if slow else groups
 
     def start(self) -> None:
-        """Begin the first episodes."""
+        """Begin the first episodes, with the weights of the checkpoint `init_from` where one is named.
+
+        Raises:
+            UserError: it cannot be begun with.
+        """
+        if self.config["init_from"] is not None:
+            begin_with(self.config["init_from"], self.agent, self.config)
         self.observations, self.infos = self.env.reset(seed=self.seed)
 
     @property
@@ -110,7 +117,9 @@ class Trainer:
         self.missions_ahead.reached(int(self.env.next_episode.max()) * num_envs, agent.missions.forget_many())
         observation = np.zeros((steps, num_envs, OBSERVATION_SIZE), np.uint8)
         not_done = np.zeros((steps, num_envs), np.float32)
-        label, mission = np.zeros((2, steps, num_envs), np.int64)
+        label, mission, action = np.zeros((3, steps, num_envs), np.int64)
+        reward = np.zeros((steps, num_envs), np.float32)
+        outputs = []
         walked = [torch.from_numpy(array) for array in (observation, mission, not_done)]
         uniform = torch.rand(steps, num_envs, generator=self.noise).numpy()
         bot_walks = torch.rand(steps, num_envs, generator=self.noise).numpy() < self.bot_share
@@ -126,19 +135,23 @@ class Trainer:
             seen, told, going_on = (tensor[t].to(self.device) for tensor in walked)
             output = policy.step(t, seen, missions.features, told, state, going_on, rule)
             state = output.state
-            actions = np.where(bot_walks[t], label[t], sample(output.logits, uniform[t]))
+            outputs.append((output.logits, output.value))
+            action[t] = np.where(bot_walks[t], label[t], sample(output.logits, uniform[t]))
             bot_steps = self.infos["bot_steps"]
-            self.observations, rewards, terminated, truncated, self.infos = self.env.step(actions)
+            self.observations, reward[t], terminated, truncated, self.infos = self.env.step(action[t])
             done = terminated | truncated
-            self.episodes.add(rewards, done, bot_steps)
+            self.episodes.add(reward[t], done, bot_steps)
             self.not_done = (~done).astype(np.float32)
             if done.any():
                 began = np.flatnonzero(done)
                 mission_row[began] = missions.rows(agent.missions.lookup(self.infos["mission"][began]))
         self.policy_state = [layer.clone() for layer in state]  # the next steps overwrite it
         seen, told, going_on = (tensor.to(self.device) for tensor in walked)
-        labels = torch.from_numpy(label).to(self.device)
-        return Rollout(seen, missions.features, told, going_on, labels, before, rule, policy)
+        labels, actions, rewards = (torch.from_numpy(array).to(self.device) for array in (label, action, reward))
+        logits, values = zip(*outputs, strict=True)
+        value = None if values[0] is None else torch.stack(values)
+        walk = (seen, missions, told, going_on, labels, torch.stack(logits), value, actions, rewards)
+        return Rollout(*walk, before, rule, policy)
 
     def learn(self, rollout: Rollout) -> None:
         """Learn from a rollout: one update."""

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from typing import cast
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from basics.errors import warn
@@ -32,10 +33,12 @@ class CompiledPolicy(ABC):
     def pack(self, steps: int, batch: int) -> "PackedPolicy":
         """Return what runs `steps` timesteps of `batch` agents until the weights change.
 
-        Buffers are kept for the next time: states and routing of what ran before are overwritten.
+        Buffers are kept for the next time, those of two shapes (a rollout's, and its parts' that are learned from):
+        states and routing of what ran before are overwritten.
         """
         if (steps, batch) not in self._buffers:
-            self._buffers = {(steps, batch): self._new_buffers(steps, batch)}
+            newest = list(self._buffers.items())[-1:]
+            self._buffers = dict(newest) | {(steps, batch): self._new_buffers(steps, batch)}
         return self._packed(steps, *self._buffers[steps, batch])
 
     @abstractmethod
@@ -54,7 +57,11 @@ class PackedPolicy(ABC):
     def __init__(self, policy: MixtureOfExpertsPolicy | GRUPolicy, steps: int, input_buffers: InputBuffers):
         self.policy, self.steps, self.steps_run = policy, steps, 0
         self.input = PackedInput(policy.input_projection, input_buffers)
-        self.head = policy.head.weight.detach().numpy(), policy.head.bias.detach().numpy()
+        self.num_actions = policy.head.out_features
+        heads = [policy.head] if policy.value_head is None else [policy.head, policy.value_head]
+        with torch.enable_grad():  # one product for both: a row per action, and the value's last
+            self.heads = torch.cat([head.weight for head in heads]), torch.cat([head.bias for head in heads])
+        self.head_arrays = [weight.detach().numpy() for weight in self.heads]
 
     def mission_features(self, language: Tensor) -> tuple[Tensor, ...]:
         """See `RecurrentPolicy.mission_features`."""
@@ -73,11 +80,11 @@ class PackedPolicy(ABC):
         """See `RecurrentPolicy.step`; without gradients, and valid until the buffers' timestep t is run again."""
         inputs = self.input.step(t, observation, features, mission)
         hidden, *result = self._step(t, inputs, state, not_done.numpy(), rule)
-        weight, bias = self.head
-        logits = np.empty((len(bias), hidden.shape[1]), np.float32)
-        linear_step(hidden, weight, bias, logits)
+        weight, bias = self.head_arrays
+        output = np.empty((len(bias), hidden.shape[1]), np.float32)
+        linear_step(hidden, weight, bias, output)
         self.steps_run = t + 1 if t in (0, self.steps_run) else 0
-        return PolicyOutput(batch_first(logits), *result)
+        return self._output(batch_first(output), result)
 
     def unroll(
         self,
@@ -95,7 +102,12 @@ class PackedPolicy(ABC):
                 now = self.step(t, observation[t], features, mission[t], now, not_done[t], rule).state
         inputs = self.input.unroll(observation, features, mission)
         hidden, *result = self._unroll(inputs, state, not_done, rule)
-        return PolicyOutput(linear(hidden, self.policy.head.weight, self.policy.head.bias), *result)
+        return self._output(linear(hidden, *self.heads), result)
+
+    def _output(self, heads: Tensor, result: list) -> PolicyOutput:
+        """heads [..., B, num_actions, and the value if there is one], other results -> the output."""
+        value = None if self.policy.value_head is None else heads[..., self.num_actions]
+        return PolicyOutput(heads[..., : self.num_actions], *result, value=value)
 
     @abstractmethod
     def _step(
