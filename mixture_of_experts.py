@@ -105,7 +105,7 @@ class MixtureOfExpertsPolicy(RecurrentPolicy):
         expert_hidden_sizes: per layer, its experts' hidden sizes; a flat list means one layer; 0 is the identity.
         router_hidden_size, intermediate_dim, lang_dim: sizes of the routers, of what flows between layers, and of the
             projected mission.
-        obs_encoding, lang_fusion: see `policy.input`.
+        obs_encoding, lang_fusion, parsed: see `policy.input`.
         expert, router: what experts and routers are, or classes with their interface; an expert of size 0 is always
             the identity.
         value_head: whether there is one.
@@ -120,13 +120,14 @@ class MixtureOfExpertsPolicy(RecurrentPolicy):
         num_actions: int,
         obs_encoding: str,
         lang_fusion: str,
+        parsed: bool = False,
         expert: type[Expert] = Expert,
         router: type[Router] = Router,
         value_head: bool = False,
     ):
         super().__init__()
         self.expert_hidden_sizes = per_layer(expert_hidden_sizes)
-        self.input_projection = InputProjection(obs_encoding, lang_dim, lang_fusion, intermediate_dim)
+        self.input_projection = InputProjection(obs_encoding, lang_dim, lang_fusion, intermediate_dim, parsed)
         layers = [
             MoELayer(
                 router(intermediate_dim, router_hidden_size, len(sizes)),
@@ -138,20 +139,22 @@ class MixtureOfExpertsPolicy(RecurrentPolicy):
         self.head = nn.Linear(intermediate_dim, num_actions)
         if value_head:
             self.value_head = nn.Linear(intermediate_dim, 1)
-        self.state_sizes = [sum(layer.state_sizes) for layer in layers]
+        self.state_sizes = [*self.input_projection.state_sizes, *(sum(layer.state_sizes) for layer in layers)]
         self.expert_costs = [layer.expert_costs for layer in layers]
 
     def forward(
         self, observation: Tensor, language: Tensor, state: list[Tensor], rule: RoutingRule | None = None, t: int = 0
     ) -> PolicyOutput:
         """Run one timestep, see `RecurrentPolicy.forward`."""
-        hidden = self.input_projection(observation, language)
+        first = len(self.input_projection.state_sizes)
+        hidden, due, input_state = self.input_projection(observation, language, state[:first])
         results = []
-        for index, (layer, layer_state) in enumerate(zip(self.moe_layers, state, strict=True)):
+        for index, (layer, layer_state) in enumerate(zip(self.moe_layers, state[first:], strict=True)):
             hidden, *result = layer(hidden, layer_state, rule, index, t)
             results.append(result)
-        state, routing, used = map(list, zip(*results, strict=True))
-        return PolicyOutput(self.head(hidden), state, routing, used, self.value_of(hidden))
+        after, routing, used_routing = map(list, zip(*results, strict=True))
+        value = self.value_of(hidden)
+        return PolicyOutput(self.head(hidden), [*input_state, *after], routing, used_routing, due, value)
 
 
 def per_layer(expert_hidden_sizes: Sequence) -> list[list[int]]:

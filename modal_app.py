@@ -34,7 +34,17 @@ from typing import Any, NamedTuple
 import modal
 
 from basics import files
-from basics.config import POLICIES, Parser, config_parser, is_name, load_keys, near_keys, parse_config, shown
+from basics.config import (
+    OWN_ENCODERS,
+    POLICIES,
+    Parser,
+    config_parser,
+    is_name,
+    load_keys,
+    near_keys,
+    parse_config,
+    shown,
+)
 from basics.errors import UserError, did_you_mean, run_script, warn
 from basics.plain_yaml import MOST_DIGITS, parse_yaml
 from results import paths, tables
@@ -49,7 +59,7 @@ ENCODER_FILE = Path("/root/lang_encoder")  # in the image: the name of the encod
 SCRIPTS = {script: policy for policy, script in POLICIES.items()}  # what each trains
 GRID_KEYS = ("task_id", "trial", "seed", "checkpoint_dir")  # set by the grid, never by --extra-args or --sweep
 CODE = ("*.py", "basics/*.py", "fast_babyai/*.py", "policy/*.py", "training/*.py", "results/*.py", "config.yaml")
-ENCODER_CODE = ("basics/*.py", "policy/__init__.py", "policy/language.py")
+ENCODER_CODE = ("basics/*.py", "policy/__init__.py", "policy/language.py", "policy/missions.py")
 
 CPUS, MEMORY_MIB = 2.0, 4096
 DAY = 24 * 60 * 60  # seconds: the longest that Modal lets one attempt run
@@ -82,12 +92,16 @@ def only(*patterns: str) -> Callable[[Path], bool]:
 
 
 KEYS = load_keys()
-BAKED = KEYS["lang_encoder"].default, KEYS["lang_fallback"].default
+DEFAULT_ENCODER = KEYS["lang_encoder"].default
+BAKED: list[str] = [
+    name for name in (DEFAULT_ENCODER, KEYS["lang_fallback"].default) if name not in (None, *OWN_ENCODERS)
+]
+BAKE_STEPS = [f"cd /encoder && {shlex.join(bake_command(BAKED[0], ''.join(BAKED[1:])))}"] if BAKED else []
 image = (
     modal.Image.debian_slim(python_version="3.12")
     .pip_install_from_requirements(str(ROOT / "requirements.txt"))
     .add_local_dir(ROOT, "/encoder", copy=True, ignore=only(*ENCODER_CODE))
-    .run_commands("cd /encoder && " + shlex.join(bake_command(*BAKED)))
+    .run_commands(*BAKE_STEPS)
     .env({"HF_HUB_OFFLINE": "1"})
     .add_local_dir(ROOT, "/root", ignore=only(*CODE))
 )
@@ -248,9 +262,9 @@ def check_grid(runs: Sequence[Run]) -> None:
     for run in runs:
         if folders[run.folder] > 1:
             raise UserError(f"{folders[run.folder]} runs would write to {run.folder}: give them other trials or seeds")
-        if run.config["lang_encoder"] not in BAKED:
+        if run.config["lang_encoder"] not in (*BAKED, *OWN_ENCODERS):
             raise UserError(
-                f"lang_encoder {run.config['lang_encoder']!r}: the image holds {' and '.join(filter(None, BAKED))}, as"
+                f"lang_encoder {run.config['lang_encoder']!r}: the image holds {' and '.join(BAKED) or 'none'}, as"
                 " config.yaml says; name another one there"
             )
 
@@ -314,7 +328,7 @@ def resume_flags(config: dict[str, Any], given: Sequence[str]) -> list[str] | No
 def settled_encoder(config: Mapping[str, Any]) -> list[str]:
     """Return the flags that pin a run to the encoder in the image, and forbid it to look for another."""
     encoder = config["lang_encoder"]
-    if encoder == KEYS["lang_encoder"].default and ENCODER_FILE.exists():
+    if encoder == DEFAULT_ENCODER and encoder not in OWN_ENCODERS and ENCODER_FILE.exists():
         encoder = ENCODER_FILE.read_text(encoding="utf-8")
     return flags({"lang_encoder": encoder, "lang_fallback": None})
 

@@ -33,6 +33,7 @@ POLICIES = {"baseline": "train.py", "mixture": "train_mop.py"}  # whom a key may
 OBJECTIVES = ("imitation", "ppo")  # what is learned from
 SECTIONS = (*POLICIES, "ppo")
 DERIVED_KEYS = ("input_dim", "num_actions")  # stand in a checkpoint's config, but follow from the others
+OWN_ENCODERS = ("parser",)  # values of lang_encoder that are no sentence encoder: they need no model and no files
 LARGEST_INT = 2**63 - 1  # what files and arrays can hold
 MOST_CHARACTERS = 1000  # of a text
 MOST_EXPERTS = 1000  # of all layers together

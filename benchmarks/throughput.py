@@ -35,8 +35,8 @@ from fast_babyai.state import LEVEL
 from fast_babyai.vector_env import FastBabyAIVectorEnv
 from mixture_of_experts import compute_lpc
 from policy.agent import Agent
-from policy.input import observation_vector
-from policy.language import MissionEncoder
+from policy.language import SentenceEncoder
+from policy.observation import observation_vector
 from results import routing_caches
 from training.imitation import ImitationTrainer
 from training.plain import PlainTrainer
@@ -82,7 +82,7 @@ class FastTrainer:
 
 def prepare(task_id: str, train_levels: int) -> None:
     """Encode the missions of a task's training levels, unless that is done."""
-    MissionEncoder(ENCODER).embed(sorted(set(sample_missions(task_id, train_levels))))
+    SentenceEncoder(ENCODER).embed(sorted(set(sample_missions(task_id, train_levels))))
 
 
 def steps_per_second(update: Callable[[], object], env_steps: int, seconds: float) -> float:
@@ -159,7 +159,7 @@ class UntrainedAgents:
     def __init__(self, task_id: str):
         torch.manual_seed(0)
         self.config = mixture_config(task_id, 64, 40, 1) | {"num_actions": NUM_ACTIONS}
-        self.agent = Agent(self.config, MissionEncoder(ENCODER)).eval()
+        self.agent = Agent(self.config, SentenceEncoder(ENCODER)).eval()
 
 
 @torch.no_grad()

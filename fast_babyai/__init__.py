@@ -30,6 +30,7 @@ Of the compiled form, from what it stands on to what it adds up to:
     dynamics.py       what an action does
     bot_search.py     how the bot looks around and finds its way
     bot.py            what the bot would do
+    due_action.py     for which of the mission's actions
     random_stream.py  numpy's random numbers
     draft.py          the arrays that a level is generated in
     rooms.py          rooms, doors, and what lies in them

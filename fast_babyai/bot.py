@@ -9,6 +9,7 @@ its pair of `*_before_action` and `*_after_action`. What differs is the form:
   that does not settle (more than PLAN_LIMIT subgoals pushed in one replan, or more than MAX_DEPTH at once) fails too.
   Assertions that cannot fail, because the environment plays by minigrid's rules, are left out.
 - All searches of one replan are one (`bot_search.py`).
+- Each subgoal knows which of the mission's actions it serves: that of the subgoal that pushed it (`due_action.py`).
 """
 
 import numpy as np
@@ -72,6 +73,7 @@ SUBGOAL = np.dtype(
         ("kind", np.uint8),
         ("reason", np.uint8),
         ("datum", np.uint8),
+        ("instr", np.uint8),  # the action of the mission that it serves
         ("num_keys", np.int32),
         ("key_set", np.uint8, MAX_OBJECTS),
         ("key_poss", np.int16, MAX_OBJECTS),
@@ -101,6 +103,7 @@ BOT = np.dtype(
         ("distance", np.int16, NUM_CELLS),
         ("first_step", np.uint8, NUM_CELLS),
         # the plan
+        ("instr", np.uint8),  # the action served by the subgoal that is asked
         ("pushes", np.int32),  # since the replan began
         ("depth", np.int32),
         ("stack", SUBGOAL, MAX_DEPTH + 1),
@@ -136,6 +139,7 @@ def push(bot, kind, reason):
     subgoal = bot.stack[bot.depth]
     subgoal.kind = kind
     subgoal.reason = reason
+    subgoal.instr = bot.instr
     bot.pushes += 1
     if bot.pushes > PLAN_LIMIT or bot.depth == MAX_DEPTH:
         bot.failed = True
@@ -449,6 +453,7 @@ def explore_before_action(env, bot):
 def replan_before_action(env, bot):
     """Return the action that the topmost subgoal suggests, or REPLAN once it has changed the stack."""
     subgoal = bot.stack[bot.depth - 1]
+    bot.instr = subgoal.instr
     if subgoal.kind == CLOSE_SUBGOAL:
         return close_before_action(env, bot)
     if subgoal.kind == OPEN_SUBGOAL:
@@ -466,6 +471,7 @@ def replan_before_action(env, bot):
 def replan_after_action(env, bot, action_taken):
     """Let the topmost subgoal change the plan in view of the action that was taken."""
     subgoal = bot.stack[bot.depth - 1]
+    bot.instr = subgoal.instr
     if subgoal.kind == CLOSE_SUBGOAL:
         close_after_action(env, bot, action_taken)
     elif subgoal.kind == OPEN_SUBGOAL:
@@ -488,6 +494,7 @@ def process_instr(env, bot):
     """Push the subgoals of the mission's actions; the environment lists these with the last one first."""
     for instr in range(env.num_instrs):
         kind, desc = env.instr_kind[instr], env.instr_desc[instr, 0]
+        bot.instr = instr
         if kind == GO_TO:
             push_go_next_to(bot, OBJECTS, desc, NO_REASON)
         elif kind == OPEN:

@@ -7,6 +7,7 @@ Observations: `image` uint8 [N, 7, 7, 3], `direction` int64 [N], `carrying` int8
 Infos of `reset` and `step`, always about the state just returned (after an autoreset: the new episode's):
     mission            object [N]    the running episode's mission, as text
     bot_action         int64 [N]     what the bot would do now (only with `expert=True`)
+    due_action         int64 [N]     for which of the mission's actions (`rules.LevelVectorEnv`; with `expert=True`)
     bot_steps          int64 [N]     length of the bot's own solution of this level, -1 if it cannot solve it
     agent_pos          int64 [N, 2]
     level_seed         int64 [N]
@@ -30,6 +31,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import concatenate
 from minigrid.envs.babyai.core.roomgrid_level import RoomGridLevel
+from minigrid.envs.babyai.core.verifier import ActionInstr, AndInstr, BeforeInstr, SeqInstr
 from minigrid.utils.baby_ai_bot import BabyAIBot
 
 from basics.errors import UserError, did_you_mean
@@ -82,11 +84,18 @@ class BotHasNoPlan(Exception):
 
 
 class _PlanStack(list):
-    """The bot's stack of subgoals, which notices a plan that never settles."""
+    """The bot's stack of subgoals, which notices a plan that never settles, and which of the mission's actions each
+    subgoal serves: that of the subgoal that pushed it, which is the one that the bot looked at last."""
 
     pushes = 0
+    looked_at = None
+
+    def __getitem__(self, place):
+        self.looked_at = super().__getitem__(place)
+        return self.looked_at
 
     def append(self, subgoal):
+        subgoal.instruction = getattr(self.looked_at, "instruction", None)
         super().append(subgoal)
         self.pushes += 1
         if self.pushes > PLAN_LIMIT or len(self) > MAX_DEPTH:
@@ -94,11 +103,19 @@ class _PlanStack(list):
 
 
 class BoundedBot(BabyAIBot):
-    """minigrid's bot, except that a plan that does not settle raises `BotHasNoPlan` instead of hanging."""
+    """minigrid's bot, except that a plan that does not settle raises `BotHasNoPlan` instead of hanging, and that its
+    subgoals have an `instruction`: the action of the mission that they serve."""
 
     def __init__(self, mission):
         super().__init__(mission)
         self.stack = _PlanStack(self.stack)
+
+    def _process_instr(self, instr):
+        depth = len(self.stack)
+        super()._process_instr(instr)
+        for subgoal in self.stack[depth:]:
+            if not isinstance(instr, SeqInstr):
+                subgoal.instruction = instr
 
     def replan(self, action_taken=None):
         self.stack.pushes = 0
@@ -116,6 +133,33 @@ def ask_bot(bot: BabyAIBot, action_taken: int | None = None) -> int | None:
     except Exception:
         return None
     return None if action is None else int(action)
+
+
+def due_action(bot: BoundedBot) -> int:
+    """Return the slot (`rules.LevelVectorEnv`) of the mission's action that the bot is about to do, after it was asked.
+
+    It is that of the bot's topmost subgoal or, where the verifier has seen this one done, the next one in the bot's
+    order that is not: the bot then only tidies up (drops what it picked up, or a key), or repeats what chance has done.
+    """
+    actions = _actions_in_turn(bot.mission.instrs)
+    instructions = [instruction for _, instruction, _ in actions]
+    turn = instructions.index(bot.stack[-1].instruction) if bot.stack else 0
+    return next((slot for slot, _, is_done in actions[turn:] + actions[:turn] if not is_done), NO_ACTION)
+
+
+def _actions_in_turn(instruction) -> list[tuple[int, ActionInstr, bool]]:
+    """Return a mission's actions in the order in which the bot does them: slot, instruction, whether it is done."""
+    if isinstance(instruction, ActionInstr):
+        return [(0, instruction, False)]
+    a, b = (
+        (instruction.instr_a, instruction.a_done == "success"),
+        (instruction.instr_b, instruction.b_done == "success"),
+    )
+    if isinstance(instruction, AndInstr):
+        return [(slot, action, is_done) for slot, (action, is_done) in enumerate((a, b))]
+    (first, first_done), (second, _) = (a, b) if isinstance(instruction, BeforeInstr) else (b, a)
+    now = [(slot, action, is_done or first_done) for slot, action, is_done in _actions_in_turn(first)]
+    return now + [(2 + slot, action, is_done) for slot, action, is_done in _actions_in_turn(second)]
 
 
 def make_level_env(task_id: str, max_steps: int | None = None, render_mode: str | None = None) -> RoomGridLevel:
@@ -245,7 +289,7 @@ class BabyAIEnv(gym.Env):
     Args:
         task_id: a registered BabyAI task.
         max_steps: the step limit of an episode; None keeps the task's own.
-        expert: whether infos carry `bot_action`. Without it no episode is cut short for want of a plan.
+        expert: whether infos carry what the bot would do. Without it no episode is cut short for want of a plan.
         render_mode: None or "rgb_array", which are alike.
 
     Raises:
@@ -281,11 +325,10 @@ class BabyAIEnv(gym.Env):
         self._observation = reset_level(self.env, self.level_seed)
         self.env_context = env_context(self.env)
         self.actions_taken: list[int] = []
-        self._bot_action = NO_ACTION
+        self._bot_action = self._due_action = NO_ACTION
         if self.expert:
             self._bot = BoundedBot(self.env)
-            action = ask_bot(self._bot)
-            self._bot_action = NO_ACTION if action is None else action
+            self._ask_bot()
         return self._observe(), self._info()
 
     def _load_level(self, level_seed: int) -> None:
@@ -310,15 +353,19 @@ class BabyAIEnv(gym.Env):
     def step(self, action):
         self._observation, reward, terminated, truncated, _ = self.env.step(int(action))
         self.actions_taken.append(int(action))
-        self._bot_action = NO_ACTION
-        if self.expert and not (terminated or truncated):
-            bot_action = ask_bot(self._bot, int(action))
-            if bot_action is None:
-                truncated = True
-                self.plan_failures += 1
-            else:
-                self._bot_action = bot_action
+        self._bot_action = self._due_action = NO_ACTION
+        if self.expert and not (terminated or truncated) and not self._ask_bot(int(action)):
+            truncated = True
+            self.plan_failures += 1
         return self._observe(), float(reward), terminated, truncated, self._info()
+
+    def _ask_bot(self, action_taken: int | None = None) -> bool:
+        """Note what the bot would do after `action_taken`; return whether it has a plan."""
+        action = ask_bot(self._bot, action_taken)
+        if action is None:
+            return False
+        self._bot_action, self._due_action = action, due_action(self._bot)
+        return True
 
     def _observe(self) -> dict:
         return {
@@ -336,7 +383,7 @@ class BabyAIEnv(gym.Env):
             "bot_plan_failures": self.plan_failures,
         }
         if self.expert:
-            info["bot_action"] = self._bot_action
+            info |= {"bot_action": self._bot_action, "due_action": self._due_action}
         return info
 
     def render(self) -> np.ndarray:

@@ -75,6 +75,12 @@ class LevelVectorEnv(VectorEnv):
                    returns the next episode's first state, with reward 0
         DISABLED   the step returns the last state; the next one raises ResetNeeded unless `reset` came between
 
+    `infos["due_action"]` (int64 [N], where the bot is asked) tells for which of the mission's actions the bot does what
+    it is about to do: 0 and 1 are what is to be done first (one action, or two joined by "and", in the order in which
+    the mission mentions them), 2 and 3 what comes then. "A, then B" and "B after you A" both have A in slot 0, and a
+    single action is 0. An action that is done, by minigrid's verifier, is due no more: while the bot tidies up after it
+    or repeats it, the next one is. NO_ACTION where there is no `bot_action`.
+
     Attributes:
         next_episode: each environment's next episode, by number, int64 [N].
         env_contexts: of the running episodes, one per environment: the `env_context` of a routing cache.

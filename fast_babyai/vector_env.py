@@ -10,6 +10,7 @@ from minigrid.core.constants import IDX_TO_COLOR, IDX_TO_OBJECT
 from numba import njit
 
 from fast_babyai.bot import BOT, replan, reset_bot
+from fast_babyai.due_action import due_action
 from fast_babyai.dynamics import start_level, step, take_in_hand
 from fast_babyai.generator import LevelGenerator
 from fast_babyai.reference import render_level, unsolvable_task
@@ -50,6 +51,7 @@ OUTPUT = np.dtype(
         ("carrying", np.int8),
         ("agent_pos", np.int64, 2),
         ("bot_action", np.int64),
+        ("due_action", np.int64),
         ("reward", np.float64),
         ("terminated", np.bool_),
         ("truncated", np.bool_),
@@ -70,6 +72,16 @@ def describe(env, output):
 
 
 @njit(cache=True)
+def ask_bot(env, bot, action_taken, output, expert):
+    """Write what the bot would do now, if it is asked at all."""
+    output.bot_action = output.due_action = NO_ACTION
+    if expert:
+        output.bot_action = replan(env, bot, action_taken)
+        if output.bot_action != NO_ACTION:
+            output.due_action = due_action(env, bot)
+
+
+@njit(cache=True)
 def begin_episode(env, bot, level, output, expert):
     start_level(env, level)
     describe(env, output)
@@ -77,10 +89,9 @@ def begin_episode(env, bot, level, output, expert):
     output.carrying = env.carrying != EMPTY
     output.reward = 0
     output.terminated = output.truncated = output.planless = False
-    output.bot_action = NO_ACTION
     if expert:
         reset_bot(env, bot)
-        output.bot_action = replan(env, bot, np.int64(NO_ACTION))
+    ask_bot(env, bot, np.int64(NO_ACTION), output, expert)
 
 
 @njit(cache=True, nogil=True)
@@ -93,12 +104,10 @@ def begin_episodes(envs, bots, levels, outputs, mask, expert):
 @njit(cache=True)
 def act(env, bot, action, output, expert):
     output.reward, output.terminated, output.truncated = step(env, action)
-    output.bot_action = NO_ACTION
-    output.planless = False
-    if expert and not (output.terminated or output.truncated):
-        output.bot_action = replan(env, bot, action)
-        if output.bot_action == NO_ACTION:
-            output.planless = output.truncated = True
+    is_running = expert and not (output.terminated or output.truncated)
+    ask_bot(env, bot, action, output, is_running)
+    output.planless = is_running and output.bot_action == NO_ACTION
+    output.truncated = output.truncated or output.planless
 
 
 @njit(cache=True, nogil=True)
@@ -142,8 +151,9 @@ class FastBabyAIVectorEnv(LevelVectorEnv):
     Observations (a Dict space): `image` uint8 [N, 7, 7, 3], `direction` int64 [N], `carrying` int8 [N]. Actions:
     minigrid's seven. Rewards are BabyAI's, and success is reward > 0: BabyAI also terminates failed missions.
 
-    Infos of `reset` and `step`, about the state just returned: `mission` (object [N], text), `bot_action` (int64 [N],
-    with `expert`), `bot_steps` (int64 [N], length of the bot's own solution, -1 if it has none), `agent_pos` (int64
+    Infos of `reset` and `step`, about the state just returned: `mission` (object [N], text), `bot_action` and
+    `due_action` (int64 [N], with `expert`: what the bot would do, and for which of the mission's actions, see
+    `LevelVectorEnv`), `bot_steps` (int64 [N], length of the bot's own solution, -1 if it has none), `agent_pos` (int64
     [N, 2]), `level_seed` (int64 [N]), `bot_plan_failures` (int64 [N], levels passed over and episodes cut short for
     want of a plan, since the last seeded reset).
 
@@ -154,7 +164,7 @@ class FastBabyAIVectorEnv(LevelVectorEnv):
     Args:
         task_id: a registered BabyAI task.
         max_steps: the step limit of an episode; None keeps the task's own.
-        expert: whether infos carry `bot_action`. Without it no episode is cut short for want of a plan.
+        expert: whether infos carry what the bot would do. Without it no episode is cut short for want of a plan.
         autoreset_mode: gymnasium's, or its name: "SameStep", "NextStep" or "Disabled".
         train_levels: training levels before they repeat, in a new order; None: never.
 
@@ -266,7 +276,7 @@ class FastBabyAIVectorEnv(LevelVectorEnv):
             "bot_plan_failures": self._plan_failures.copy(),
         }
         if self.expert:
-            infos["bot_action"] = self._outputs["bot_action"].copy()
+            infos |= {name: self._outputs[name].copy() for name in ("bot_action", "due_action")}
         return infos | dict.fromkeys([f"_{name}" for name in infos], self._everywhere)
 
     def _final_infos(self, done: np.ndarray) -> dict:

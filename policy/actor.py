@@ -5,7 +5,7 @@ import torch
 
 from basics.errors import UserError
 from policy.agent import Agent
-from policy.input import observation_vector
+from policy.observation import observation_vector
 from policy.recurrent_policy import RoutingRule
 
 

@@ -1,5 +1,6 @@
 """A policy together with the language it understands: what training, evaluation and notebooks share."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,18 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from basics.compiler_cache import announce
-from basics.config import legacy_config, load_keys
-from basics.errors import UserError
+from basics.config import OWN_ENCODERS, legacy_config, load_keys
+from basics.errors import UserError, say
 from basics.extensions import choose, load_extensions
 from mixture_of_experts import Expert, MixtureOfExpertsPolicy, Router
 from policy.compiled.initialisation import initialise, principal_components
 from policy.compiled.operations import linear
 from policy.compiled.policies import PackedPolicy, accelerate
 from policy.gru_policy import GRUPolicy
-from policy.language import MissionEncoder
-from policy.missions import MissionFeatures, MissionTable
+from policy.language import SentenceEncoder
+from policy.missions import MissionEncoder, MissionFeatures, MissionTable
+from policy.parser import MISSION_SIZE, MissionParser
 from policy.recurrent_policy import RecurrentPolicy
 from results.checkpoints import check_shapes, check_tensors
+
+LANG_DIM = 32  # what a null lang_dim stands for, except with the parser
 
 
 def choose_device(name: str) -> torch.device:
@@ -37,6 +41,30 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def make_encoder(name: str, fallback: str | None = None) -> MissionEncoder:
+    """Return what `lang_encoder` and `lang_fallback` name; a folder that is called like OWN_ENCODERS is `./parser`.
+
+    Raises:
+        UserError: a sentence encoder that is not to be had.
+    """
+    return MissionParser() if name == "parser" else SentenceEncoder(name, fallback)
+
+
+def lang_dim_of(config: Mapping[str, Any]) -> int:
+    """Return how many numbers a policy is told of a mission: lang_dim, or what its null stands for.
+
+    Raises:
+        UserError: it is not what the parser gives.
+    """
+    given, parsed = config["lang_dim"], config["lang_encoder"] == "parser"
+    if parsed and given not in (None, MISSION_SIZE):
+        raise UserError(
+            f"lang_dim is {given}, but lang_encoder parser tells the policy its {MISSION_SIZE} numbers as they are:"
+            " leave lang_dim out"
+        )
+    return given or (MISSION_SIZE if parsed else LANG_DIM)
+
+
 def build_policy(config: Mapping[str, Any]) -> RecurrentPolicy:
     """Return a new policy of the kind and sizes that `config` names (a mixture if it has expert_hidden_sizes), with a
     value head if its objective is ppo.
@@ -44,9 +72,9 @@ def build_policy(config: Mapping[str, Any]) -> RecurrentPolicy:
     Raises:
         UserError: it names an expert, a router or an extension that is not there.
     """
-    shared = {
-        name: config[name] for name in ("intermediate_dim", "lang_dim", "num_actions", "obs_encoding", "lang_fusion")
-    }
+    shared = {name: config[name] for name in ("intermediate_dim", "num_actions", "obs_encoding", "lang_fusion")}
+    shared["lang_dim"] = lang_dim_of(config)
+    shared["parsed"] = config["lang_encoder"] == "parser"
     shared["value_head"] = config["objective"] == "ppo"
     load_extensions(config["extensions"])
     if "expert_hidden_sizes" not in config:
@@ -65,7 +93,8 @@ class Agent(nn.Module):
         policy: a MixtureOfExpertsPolicy, a GRUPolicy or another RecurrentPolicy: the parameters, and the definition.
         fast_policy: what computes with them: its compiled twin, or the policy itself (`accelerate`).
         extensions: which it was built with, see `basics.extensions`.
-        lang_proj: Linear(embed_dim, lang_dim).
+        lang_dim: how many numbers the policy is told of a mission.
+        lang_proj: Linear(embed_dim, lang_dim); of parsed missions it is the identity, for ever.
         missions: numbers of missions, and their embeddings.
     """
 
@@ -74,18 +103,26 @@ class Agent(nn.Module):
         announce()
         self.policy = build_policy(config)
         self.extensions = config["extensions"]
-        self.lang_proj = nn.Linear(encoder.embed_dim, config["lang_dim"])
+        self.lang_dim = lang_dim_of(config)
+        self.lang_proj = nn.Linear(encoder.embed_dim, self.lang_dim)
         initialise(self)
+        if isinstance(encoder, MissionParser):
+            nn.init.eye_(self.lang_proj.weight)
+            nn.init.zeros_(self.lang_proj.bias)
+            self.lang_proj.requires_grad_(False)
         self.missions = MissionTable(encoder, device)
         self.to(device)
         self.fast_policy = accelerate(self.policy)
 
     @torch.no_grad()
-    def spread_missions(self, missions: Sequence[str]) -> None:
-        """Begin with a projection that tells these missions apart (see `initialisation.principal_components`)."""
-        weight, bias = principal_components(self.missions.encoder.embed(missions), self.lang_proj.out_features)
-        self.lang_proj.weight[: len(weight)] = torch.from_numpy(weight)
-        self.lang_proj.bias[: len(bias)] = torch.from_numpy(bias)
+    def begin_projection(self, missions: Sequence[str], train: bool) -> None:
+        """Let the projection of a frozen sentence encoder begin where it tells these missions apart
+        (`initialisation.principal_components`), and learn from there if `train`; other encoders need neither."""
+        if isinstance(self.missions.encoder, SentenceEncoder):
+            weight, bias = principal_components(self.missions.encoder.embed(missions), self.lang_dim)
+            self.lang_proj.weight[: len(weight)] = torch.from_numpy(weight)
+            self.lang_proj.bias[: len(bias)] = torch.from_numpy(bias)
+            self.lang_proj.requires_grad_(train)
 
     @property
     def device(self) -> torch.device:
@@ -118,6 +155,11 @@ def policy_keys(config: Mapping[str, Any]) -> list[str]:
     return [*kind, "intermediate_dim", "lang_dim", "obs_encoding", "lang_fusion", "lang_encoder"]
 
 
+@functools.cache
+def _say_that_no_copy_is_needed(lang_encoder: str, recorded: str) -> None:
+    say(f"--lang_encoder {lang_encoder} is not used where missions are read by `lang_encoder: {recorded}`")
+
+
 def _checked(config: dict[str, Any]) -> dict[str, Any]:
     """Return a checkpoint's config, the values that shape the policy checked as config.yaml describes them."""
     names = [*policy_keys(config), "objective", "extensions"]
@@ -134,13 +176,16 @@ def load_agent(
     """Return the agent of a checkpoint (as read by `checkpoints.load_checkpoint`), ready to act.
 
     Args:
-        lang_encoder: a local copy of the encoder that the checkpoint records, for machines without the hub.
+        lang_encoder: a local copy of the sentence encoder that the checkpoint records, for machines without the hub.
 
     Raises:
         UserError: the encoder is not to be had or has other dimensions, or the weights do not fit the config.
     """
     config = _checked(legacy_config(checkpoint["config"]))
-    encoder = MissionEncoder(lang_encoder or config["lang_encoder"])
+    if config["lang_encoder"] in OWN_ENCODERS and lang_encoder is not None:
+        _say_that_no_copy_is_needed(lang_encoder, config["lang_encoder"])
+        lang_encoder = None
+    encoder = make_encoder(lang_encoder or config["lang_encoder"])
     expected = checkpoint["lang_proj_state_dict"]["weight"].shape[1]
     if encoder.embed_dim != expected:
         raise UserError(

@@ -18,15 +18,16 @@ class GRUPolicy(RecurrentPolicy):
         num_actions: int,
         obs_encoding: str,
         lang_fusion: str,
+        parsed: bool = False,
         value_head: bool = False,
     ):
         super().__init__()
-        self.input_projection = InputProjection(obs_encoding, lang_dim, lang_fusion, intermediate_dim)
+        self.input_projection = InputProjection(obs_encoding, lang_dim, lang_fusion, intermediate_dim, parsed)
         self.gru = nn.GRU(intermediate_dim, hidden_size)
         self.head = nn.Linear(hidden_size, num_actions)
         if value_head:
             self.value_head = nn.Linear(hidden_size, 1)
-        self.state_sizes = [hidden_size]
+        self.state_sizes = [*self.input_projection.state_sizes, hidden_size]
 
     def forward(
         self, observation: Tensor, language: Tensor, state: list[Tensor], rule: RoutingRule | None = None, t: int = 0
@@ -34,5 +35,8 @@ class GRUPolicy(RecurrentPolicy):
         """Run one timestep, see `RecurrentPolicy.forward`; there is no routing in the result, and no rule for it."""
         if rule is not None:
             raise ValueError("a GRU policy has no routers whose weights a rule could change")
-        _, hidden = self.gru(self.input_projection(observation, language)[None], state[0][None])
-        return PolicyOutput(self.head(hidden[0]), [hidden[0]], [], [], self.value_of(hidden[0]))
+        *before, gru_state = state
+        inputs, due, input_state = self.input_projection(observation, language, before)
+        _, hidden = self.gru(inputs[None], gru_state[None])
+        value = self.value_of(hidden[0])
+        return PolicyOutput(self.head(hidden[0]), [*input_state, hidden[0]], [], [], due, value)

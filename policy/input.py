@@ -1,97 +1,100 @@
-"""From what an agent sees and is told to the vector that a policy's recurrent layers read.
+"""From what an agent sees and is told to the vector that a policy's recurrent layers read."""
 
-Observations travel as one compact vector (OBSERVATION_SIZE = 152 numbers: the 7x7x3 image as minigrid encodes it, the
-direction one-hot, the carrying flag); `ObservationEncoder` turns it into features, `InputProjection` lets the projected
-mission meet them.
-"""
+from collections.abc import Callable
+from typing import NamedTuple
 
-import math
-
-import numpy as np
 import torch
-from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX, STATE_TO_IDX
 from torch import Tensor, nn
 
-from fast_babyai.rules import NUM_DIRECTIONS, VIEW
-
-VIEW_CELLS = VIEW * VIEW
-IMAGE_SIZE = VIEW_CELLS * 3
-OBSERVATION_SIZE = IMAGE_SIZE + NUM_DIRECTIONS + 1
-CELL_CHANNELS = (len(OBJECT_TO_IDX), len(COLOR_TO_IDX), len(STATE_TO_IDX))  # values of a cell's type, color, state
-CELL_VALUES = sum(CELL_CHANNELS)
-LOOKS = math.prod(CELL_CHANNELS)  # how many ways a cell can look
-ONE_HOT = np.eye(NUM_DIRECTIONS, dtype=np.uint8)  # of directions
+from fast_babyai.rules import VIEW
+from policy.attention import CellAttention, LearnedMatching, Matching, ParsedMatching
+from policy.observation import VIEW_CELLS, ObservationEncoder, look_up
+from policy.parser import ACTION_DESCRIPTIONS, MISSION_ACTIONS
 
 
-def observation_vector(observations: dict[str, np.ndarray]) -> np.ndarray:
-    """Return uint8 [N, 152] for a batch of the environment's observations: image, one-hot direction, carrying."""
-    batch = len(observations["direction"])
-    vector = np.empty((batch, OBSERVATION_SIZE), np.uint8)
-    vector[:, :IMAGE_SIZE] = observations["image"].reshape(batch, IMAGE_SIZE)
-    vector[:, IMAGE_SIZE:-1] = ONE_HOT[observations["direction"]]
-    vector[:, -1] = observations["carrying"]
-    return vector
+class SharedReadout(nn.Module):
+    """What cells' scores say, as far as cells share it: by column, by row, and for all cells alike. Weights of a cell's
+    own learn slowly, since they are used only when something is in that cell.
 
+    Args:
+        heads: scores of each cell.
+        size: numbers that they become.
 
-class ObservationEncoder(nn.Module):
-    """Observation vectors [..., 152] -> features [..., size].
-
-    `raw`: the numbers themselves, size 152. `onehot`: each cell's type, color and state one-hot instead of the integers
-    that minigrid gave them, size 49 * 20 + 5 = 985.
+    Attributes:
+        weight: [7 + 7 + 1, heads * size].
+        places: [49, 7 + 7 + 1], in which column and row each cell is; the last is 1 for all.
     """
 
-    starts: Tensor
+    places: Tensor
 
-    def __init__(self, obs_encoding: str):
-        super().__init__()
-        self.onehot = obs_encoding == "onehot"
-        self.size = VIEW_CELLS * CELL_VALUES + 5 if self.onehot else OBSERVATION_SIZE
-        channel_starts = torch.tensor([0, CELL_CHANNELS[0], CELL_CHANNELS[0] + CELL_CHANNELS[1]])
-        cell_starts = torch.arange(VIEW_CELLS) * CELL_VALUES
-        self.register_buffer("starts", (cell_starts[:, None] + channel_starts).flatten(), persistent=False)
-
-    def forward(self, observation: Tensor) -> Tensor:
-        if not self.onehot:
-            return observation.float()
-        cells = torch.zeros(*observation.shape[:-1], self.size, device=observation.device)
-        cells.scatter_(-1, observation[..., :IMAGE_SIZE].long() + self.starts, 1.0)
-        cells[..., -5:] = observation[..., IMAGE_SIZE:]
-        return cells
-
-
-class CellAttention(nn.Module):
-    """How well each visible cell answers the mission: per head, the product of the mission's query and the cell's key.
-
-    A cell can look in only 11 * 6 * 3 = 198 ways, so there are as many keys. Queries and keys are normalised, so that
-    scores are about as large as one-hot features from the first update on; products of two small things would take long
-    to grow.
-    """
-
-    looks: Tensor
-
-    def __init__(self, lang_dim: int, heads: int = 4, key_size: int = 32):
+    def __init__(self, heads: int, size: int):
         super().__init__()
         self.heads = heads
-        self.query = nn.Linear(lang_dim, heads * key_size)
-        self.key = nn.Sequential(nn.Linear(CELL_VALUES, key_size), nn.ReLU(), nn.Linear(key_size, key_size))
-        looks = torch.cartesian_prod(*(torch.arange(size) for size in CELL_CHANNELS))
-        onehot = [nn.functional.one_hot(channel, size) for channel, size in zip(looks.T, CELL_CHANNELS, strict=True)]
-        self.register_buffer("looks", torch.cat(onehot, dim=1).float(), persistent=False)
-        self.size = heads * VIEW_CELLS
+        self.weight = nn.Parameter(torch.zeros(2 * VIEW + 1, heads * size))
+        column, row = torch.cartesian_prod(torch.arange(VIEW), torch.arange(VIEW)).T
+        onehot = [nn.functional.one_hot(place, VIEW).float() for place in (column, row)]
+        self.register_buffer("places", torch.cat([*onehot, torch.ones(VIEW_CELLS, 1)], 1), persistent=False)
 
-    def forward(self, observation: Tensor, language: Tensor) -> Tensor:
-        """observation [B, 152], language [B, lang_dim] -> scores [B, heads * 49]."""
-        keys = self.key(self.looks)
-        keys = nn.functional.layer_norm(keys, keys.shape[-1:])
-        queries = self.query(language).unflatten(-1, (self.heads, -1))
-        queries = nn.functional.layer_norm(queries, queries.shape[-1:]) / queries.shape[-1] ** 0.5
-        return self.look_up(observation, queries @ keys.t())
+    def forward(self, product: Callable[[Tensor, Tensor], Tensor] = torch.mm) -> Tensor:
+        """Return the weights, [heads * 49, size]."""
+        return product(self.places, self.weight).unflatten(1, (self.heads, -1)).transpose(0, 1).flatten(0, 1)
 
-    def look_up(self, observation: Tensor, look_scores: Tensor) -> Tensor:
-        """observation [B, 152], the scores of all looks [B, heads, 198] -> scores of the cells [B, heads * 49]."""
-        cells = observation[:, :IMAGE_SIZE].unflatten(-1, (VIEW_CELLS, 3)).long()
-        look = (cells[..., 0] * CELL_CHANNELS[1] + cells[..., 1]) * CELL_CHANNELS[2] + cells[..., 2]
-        return look_scores.gather(2, look[:, None, :].expand(-1, self.heads, -1)).flatten(1)
+
+class DueAction(nn.Module):
+    """Which of a mission's actions is due: GRU(size, 32) -> Linear -> softmax over the actions, and what cells and
+    mission say of that action, through weights that all actions share.
+
+    Attributes:
+        state_size: how many numbers of state an agent has.
+    """
+
+    state_size = 32
+
+    def __init__(self, action_size: int, size: int):
+        super().__init__()
+        self.gru = nn.GRU(size, self.state_size)
+        self.fc = nn.Linear(self.state_size, MISSION_ACTIONS)
+        self.of_cells = nn.Linear(ACTION_DESCRIPTIONS * VIEW_CELLS, size, bias=False)
+        self.of_cells_shared = SharedReadout(ACTION_DESCRIPTIONS, size)
+        self.of_action = nn.Linear(action_size, size, bias=False)
+
+    def cell_weights(self, product: Callable[[Tensor, Tensor], Tensor] = torch.mm) -> Tensor:
+        """Return the weights of an action's scores, [2 * 49, size]."""
+        return self.of_cells.weight.t() + self.of_cells_shared(product)
+
+    def forward(self, inputs: Tensor, scores: Tensor, actions: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Run one timestep.
+
+        Args:
+            inputs: [B, size].
+            scores: how well cells match each description, [B, 8 * 49].
+            actions: what each action asks for, [B, 4, action_size].
+            state: [B, state_size].
+
+        Returns:
+            the inputs, normalised, and what is said of the action that is due [B, size]; how far each action is due
+            [B, 4]; state.
+        """
+        inputs = nn.functional.layer_norm(inputs, inputs.shape[-1:])
+        _, hidden = self.gru(inputs[None], state[None])
+        due = self.fc(hidden[0]).softmax(-1)
+        due_scores = (due[..., None] * scores.unflatten(-1, (MISSION_ACTIONS, -1))).sum(1)
+        due_action = (due[..., None] * self.of_action(actions)).sum(1)
+        return inputs + due_scores @ self.cell_weights() + due_action, due, hidden[0]
+
+
+class ProjectedInput(NamedTuple):
+    """What an input projection makes of one timestep of B agents.
+
+    Attributes:
+        hidden: [B, output_size].
+        due: how far each of the mission's actions is due, [B, 4]; None but with `matching`.
+        state: a tensor [B, state_size] for each of the projection's state sizes.
+    """
+
+    hidden: Tensor
+    due: Tensor | None
+    state: list[Tensor]
 
 
 class InputProjection(nn.Linear):
@@ -101,25 +104,53 @@ class InputProjection(nn.Linear):
         concat: nothing more.
         film: the mission scales and shifts every feature first (Perez et al. 2018, arXiv 1709.07871).
         attention: how well each visible cell answers the mission joins them (`CellAttention`).
+        matching: how well it matches each of the objects that the mission describes (`ParsedMatching`,
+            `LearnedMatching`), and what that says of the action that is due (`DueAction`).
+
+    Args:
+        parsed: whether missions come as `policy.parser` writes them; `matching` makes use of it.
+
+    Attributes:
+        state_sizes: how many numbers of state an agent has here, if any: [32] or [].
     """
 
-    def __init__(self, obs_encoding: str, lang_dim: int, lang_fusion: str, output_size: int):
+    def __init__(self, obs_encoding: str, lang_dim: int, lang_fusion: str, output_size: int, parsed: bool = False):
         encoder = ObservationEncoder(obs_encoding)
-        attention = CellAttention(lang_dim) if lang_fusion == "attention" else None
-        sizes = [encoder.size, lang_dim, attention.size if attention else 0]
+        attention: CellAttention | Matching | None = None
+        if lang_fusion == "attention":
+            attention = CellAttention(lang_dim)
+        elif lang_fusion == "matching":
+            attention = ParsedMatching() if parsed else LearnedMatching(lang_dim)
+        sizes = [encoder.size, lang_dim, attention.heads * VIEW_CELLS if attention else 0]
         super().__init__(sum(sizes), output_size)
         self.sizes = sizes
         self.encoder = encoder
         self.attention = attention
         self.film = nn.Linear(lang_dim, 2 * encoder.size) if lang_fusion == "film" else None
+        self.shared, self.due = None, None
+        if isinstance(attention, Matching):
+            self.shared = SharedReadout(attention.heads, output_size)
+            self.due = DueAction(attention.action_size, output_size)
+        self.state_sizes = [] if self.due is None else [self.due.state_size]
 
-    def forward(self, observation: Tensor, language: Tensor) -> Tensor:
-        """observation [B, 152], language [B, lang_dim] -> [B, output_size]."""
+    def split_weight(self, product: Callable[[Tensor, Tensor], Tensor] = torch.mm) -> list[Tensor]:
+        """Return the weights of features, mission and scores, [their number, output_size] each."""
+        of_features, of_mission, of_scores = self.weight.t().split(self.sizes)
+        return [of_features, of_mission, of_scores if self.shared is None else of_scores + self.shared(product)]
+
+    def forward(self, observation: Tensor, language: Tensor, state: list[Tensor]) -> ProjectedInput:
+        """observation [B, 152], language [B, lang_dim], state [B, state_size] if there is one."""
         features = self.encoder(observation)
         if self.film is not None:
             scale, shift = self.film(language).chunk(2, dim=-1)
             features = features * (1 + scale) + shift
-        parts = [features, language]
-        if self.attention is not None:
-            parts.append(self.attention(observation, language))
-        return super().forward(torch.cat(parts, dim=-1))
+        of_features, of_mission, of_scores = self.split_weight()
+        hidden = features @ of_features + language @ of_mission + self.bias
+        if self.attention is None:
+            return ProjectedInput(hidden, None, [])
+        scores = look_up(observation, self.attention(language))
+        hidden = hidden + scores @ of_scores
+        if self.due is None or not isinstance(self.attention, Matching):
+            return ProjectedInput(hidden, None, [])
+        hidden, due, after = self.due(hidden, scores, self.attention.actions(language), state[0])
+        return ProjectedInput(hidden, due, [after])

@@ -18,18 +18,13 @@ import torch
 
 from basics.errors import UserError, warn
 from basics.files import cache_folder
+from policy.missions import PROBES, MissionEncoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 HUB_TIMEOUT = 5.0  # seconds
 ENCODED_AT_ONCE = 32  # missions in a batch
-PROBES = (  # missions that every encoder must tell apart, and by which it is recognised
-    "go to the red ball",
-    "pick up the green key",
-    "open the blue door",
-    "put the grey box next to the yellow ball",
-)
 SAME_ENCODER = 1e-3  # largest difference of two embeddings of a probe, as a share of their size
 TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")  # files of which one holds the vocabulary
 
@@ -112,19 +107,12 @@ def find_encoder(name: str, fallback: str | None = None) -> tuple[str, Path]:
     return fallback, packaged
 
 
-class MissionEncoder:
-    """A frozen sentence encoder with a memory.
-
-    Attributes:
-        name: the encoder really used, for the checkpoint's config.
-        embed_dim: size of its embeddings.
-        probes: float32 [P, embed_dim], its embeddings of PROBES.
-    """
+class SentenceEncoder(MissionEncoder):
+    """A frozen sentence encoder with a memory."""
 
     def __init__(self, name: str, fallback: str | None = None):
         self.name, self.folder = find_encoder(name, fallback)
         self._kept = KeptEmbeddings(self.name, self.folder)
-        self.probes = self.embed(PROBES)
         self.embed_dim = self.probes.shape[1]
         if not np.isfinite(self.probes).all() or len(np.unique(self.probes.round(5), axis=0)) < len(PROBES):
             raise UserError(
@@ -132,7 +120,6 @@ class MissionEncoder:
             )
 
     def embed(self, missions: Iterable[str]) -> np.ndarray:
-        """Return float32 [number of missions, embed_dim]."""
         missions = list(missions)
         found = {mission: self._kept.find(mission) for mission in dict.fromkeys(missions)}
         known = {mission: embedding for mission, embedding in found.items() if embedding is not None}
@@ -171,8 +158,7 @@ class MissionEncoder:
         return tokenizer, model
 
     def check_same(self, probes: torch.Tensor) -> None:
-        """Raise a UserError unless this encoder's embeddings of PROBES are `probes` [P, embed_dim], of a checkpoint:
-        with another one, or a damaged copy, a policy would be told of other missions than it was trained on."""
+        """As `MissionEncoder.check_same`; embeddings of the same model differ in their last digits."""
         theirs = probes.float().numpy()
         size = np.abs(theirs).max(initial=0.0)
         if theirs.shape != self.probes.shape or not (np.abs(theirs - self.probes).max() <= SAME_ENCODER * size):

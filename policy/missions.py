@@ -1,18 +1,60 @@
-"""Missions by number: their embeddings, and what a policy computes of them.
+"""Missions by number: what encoders make of them, and what a policy computes of that.
 
 A mission has a number for as long as the program runs (`MissionTable`), so that loops handle integers. What a policy
 computes of missions alone stays the same until its weights change; `MissionFeatures` computes it once per mission.
 """
 
-from collections.abc import Callable, Sequence
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from policy.language import MissionEncoder
+from basics.errors import UserError
 
 MOST_KEPT = 1 << 16  # missions in a MissionTable: 100 MB of embeddings
+PROBES = (  # missions that every encoder must tell apart, and by which it is recognised
+    "go to the red ball",
+    "pick up the green key",
+    "open the blue door",
+    "put the grey box next to the yellow ball",
+)
+
+
+class MissionEncoder(ABC):
+    """What makes numbers of missions (`lang_encoder`): `SentenceEncoder`, `MissionParser`.
+
+    Attributes:
+        name: the one really used, for the checkpoint's config.
+        embed_dim: numbers per mission, its embedding.
+    """
+
+    name: str
+    embed_dim: int
+
+    @abstractmethod
+    def embed(self, missions: Iterable[str]) -> np.ndarray:
+        """Return float32 [number of missions, embed_dim].
+
+        Raises:
+            UserError: one of them is beyond this encoder.
+        """
+
+    @functools.cached_property
+    def probes(self) -> np.ndarray:
+        """Its embeddings of PROBES, float32 [P, embed_dim]."""
+        return self.embed(PROBES)
+
+    def check_same(self, probes: Tensor) -> None:
+        """Raise a UserError unless this encoder's embeddings of PROBES are `probes` [P, embed_dim], of a checkpoint:
+        with another one, or a damaged copy, a policy would be told of other missions than it was trained on."""
+        if not np.array_equal(probes.float().numpy(), self.probes):
+            raise UserError(
+                f"lang_encoder {self.name} writes missions as other numbers than when this checkpoint was trained:"
+                " use the version of this program that trained it"
+            )
 
 
 class MissionTable:

@@ -23,9 +23,11 @@ class PolicyOutput(NamedTuple):
 
     Attributes:
         logits: [B, num_actions].
-        state: one tensor [B, state_size] per layer, after the last timestep (never with a dimension T).
+        state: one tensor [B, state_size] per layer, after the last timestep (never with a dimension T); the input
+            projection's first, if it has one.
         routing: the routers' weights, one tensor [B, E] per layer; none for a policy without routers.
         used_routing: the weights the experts' outputs were mixed with: `routing`, or what a rule made of it.
+        due: how far each of the mission's actions is due, [B, 4]; None but with `lang_fusion: matching`.
         value: [B], the reward still to come as the value head expects it; None for a policy without one.
     """
 
@@ -33,6 +35,7 @@ class PolicyOutput(NamedTuple):
     state: list[Tensor]
     routing: list[Tensor]
     used_routing: list[Tensor]
+    due: Tensor | None = None
     value: Tensor | None = None
 
 
@@ -128,7 +131,16 @@ class RecurrentPolicy(nn.Module):
         for t, (seen, told, going_on) in enumerate(zip(observation, mission, not_done, strict=True)):
             outputs.append(self.step(t, seen, features, told, state, going_on, rule))
             state = outputs[-1].state
-        logits, _, routing, used_routing, value = zip(*outputs, strict=True)
-        over_time = [[torch.stack(layer) for layer in zip(*steps, strict=True)] for steps in (routing, used_routing)]
-        values = None if self.value_head is None else torch.stack(value)
-        return PolicyOutput(torch.stack(logits), state, *over_time, value=values)
+        logits = torch.stack([output.logits for output in outputs])
+        routing, used_routing = (
+            [torch.stack(layer) for layer in zip(*steps, strict=True)]
+            for steps in ([output.routing for output in outputs], [output.used_routing for output in outputs])
+        )
+        due, value = stacked([output.due for output in outputs]), stacked([output.value for output in outputs])
+        return PolicyOutput(logits, state, routing, used_routing, due, value)
+
+
+def stacked(steps: list[Tensor | None]) -> Tensor | None:
+    """Return what every step has as one tensor, None where no step has it."""
+    there = [step for step in steps if step is not None]
+    return torch.stack(there) if there else None

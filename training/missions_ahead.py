@@ -1,4 +1,4 @@
-"""Missions of the levels to come, encoded by a second process beside training.
+"""Missions of the levels to come, encoded by a second process beside training, where a sentence encoder does that.
 
     python -m training.missions_ahead JSON < how far training is, a number a line
 
@@ -18,6 +18,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from basics.config import OWN_ENCODERS
 from basics.errors import warn
 from fast_babyai.rules import training_level_seed
 
@@ -45,7 +46,7 @@ class MissionsAhead:
     ):
         self.job = {"encoder": encoder, "task_id": task_id, "seed": seed, "num_envs": num_envs}
         self.job["train_levels"] = train_levels
-        self._is_worth_it = free_cores(num_threads) > 0
+        self._is_worth_it = encoder not in OWN_ENCODERS and free_cores(num_threads) > 0
         self._process: subprocess.Popen | None = None
 
     def reached(self, place: int, num_missions: int) -> None:
@@ -95,7 +96,7 @@ def missions_from(place: int, task_id: str, seed: int, num_envs: int, train_leve
 
 def encode_ahead(encoder: str, first: int, **order) -> None:
     """Encode missions from the place `first` on, until standard input ends; see the module's docstring."""
-    from policy.language import MissionEncoder
+    from policy.language import SentenceEncoder
 
     reached, changed = [first], threading.Condition()
 
@@ -107,7 +108,7 @@ def encode_ahead(encoder: str, first: int, **order) -> None:
         os._exit(0)  # whatever the encoder is doing
 
     threading.Thread(target=listen, daemon=True).start()
-    mission_encoder, place = MissionEncoder(encoder), first
+    mission_encoder, place = SentenceEncoder(encoder), first
     missions = missions_from(place, **order)
     while True:
         with changed:

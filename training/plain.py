@@ -13,9 +13,8 @@ import torch
 from fast_babyai.factory import make_vec_env, sample_missions
 from fast_babyai.rules import NUM_ACTIONS
 from mixture_of_experts import compute_lpc
-from policy.agent import Agent
-from policy.input import observation_vector
-from policy.language import MissionEncoder
+from policy.agent import Agent, make_encoder
+from policy.observation import observation_vector
 from training.trainer import learning_rate, walked_alone
 
 
@@ -29,9 +28,8 @@ class PlainTrainer:
     def __init__(self, config: Mapping[str, Any]):
         torch.manual_seed(0)
         self.config = {**config, "num_actions": NUM_ACTIONS}
-        self.agent = Agent(self.config, MissionEncoder(config["lang_encoder"], config["lang_fallback"]))
-        self.agent.spread_missions(sample_missions(config["task_id"]))
-        self.agent.lang_proj.requires_grad_(config["train_lang_proj"])
+        self.agent = Agent(self.config, make_encoder(config["lang_encoder"], config["lang_fallback"]))
+        self.agent.begin_projection(sample_missions(config["task_id"]), config["train_lang_proj"])
         self.optimizer = torch.optim.Adam(self.agent.parameters(), lr=config["lr"])
         self.env = make_vec_env(
             config["task_id"], config["num_envs"], backend="minigrid", train_levels=config["train_levels"]

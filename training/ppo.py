@@ -15,7 +15,7 @@ from torch import Tensor
 
 from basics.errors import UserError
 from policy.compiled.operations import log_prob_and_entropy
-from policy.input import observation_vector
+from policy.observation import observation_vector
 from training.losses import ppo_losses
 from training.rollout import Rollout
 from training.trainer import Trainer

@@ -68,6 +68,7 @@ def resumed_config(config: dict[str, Any], given: Iterable[str], checkpoint: dic
         UserError: a key is given another value than the run was started with.
     """
     saved = legacy_config(checkpoint["config"])
+    given = [name for name in given if name != "lang_dim" or config[name] is not None]  # null: it follows, as it did
     if "resume_state" not in checkpoint:
         raise UserError(f"{path} holds no state to resume from; start another trial, or --overwrite this one")
     if ("expert_hidden_sizes" in saved) != ("expert_hidden_sizes" in config):

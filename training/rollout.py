@@ -39,6 +39,7 @@ class Rollout(NamedTuple):
         mission: int64 [T, N], each step's row in them.
         not_done: float [T, N], 0 where an episode begins.
         label: the bot's actions, int64 [T, N].
+        due: which of the mission's actions the bot is about to do, int64 [T, N].
         logits: the student's, [T, N, num_actions], without gradients, as its actions were drawn from them.
         value: what the student expected, [T, N], without gradients; None for a policy without a value head.
         action: what was done, int64 [T, N].
@@ -53,6 +54,7 @@ class Rollout(NamedTuple):
     mission: Tensor
     not_done: Tensor
     label: Tensor
+    due: Tensor
     logits: Tensor
     value: Tensor | None
     action: Tensor
@@ -63,7 +65,7 @@ class Rollout(NamedTuple):
 
     def of(self, envs: Tensor) -> "Rollout":
         """Return the whole unrolls of some environments, numbered in `envs`, int64 [n]."""
-        per_step = ("observation", "mission", "not_done", "label", "logits", "value", "action", "reward")
+        per_step = ("observation", "mission", "not_done", "label", "due", "logits", "value", "action", "reward")
         chosen = {name: self._asdict()[name] for name in per_step}
         return self._replace(
             **{name: None if steps is None else steps[:, envs] for name, steps in chosen.items()},

@@ -15,11 +15,11 @@ from torch import Tensor
 from basics.errors import UserError
 from fast_babyai.factory import make_vec_env, sample_missions
 from fast_babyai.rules import NUM_ACTIONS
-from policy.agent import Agent, choose_device
+from policy.agent import Agent, choose_device, make_encoder
 from policy.compiled.adam import Adam
 from policy.compiled.operations import sample
-from policy.input import OBSERVATION_SIZE, observation_vector
-from policy.language import MissionEncoder
+from policy.observation import OBSERVATION_SIZE, observation_vector
+from policy.recurrent_policy import stacked
 from training.init_from import begin_with
 from training.missions_ahead import MissionsAhead
 from training.rollout import EpisodeStatistics, ExpertDropout, Rollout
@@ -57,18 +57,20 @@ class Trainer:
     """
 
     bot_share = 0.0  # of steps that the bot takes in the student's place
+    temperature = 1.0  # of the policy from which the student's steps are sampled
 
     def __init__(self, config: dict[str, Any]):
         self.device = choose_device(config["device"])
         torch.set_num_threads(config["num_threads"])
         self.seed = config["trial"] if config["seed"] is None else config["seed"]
         torch.manual_seed(self.seed)
-        encoder = MissionEncoder(config["lang_encoder"], config["lang_fallback"])
+        encoder = make_encoder(config["lang_encoder"], config["lang_fallback"])
         self.config = config | {"lang_encoder": encoder.name, "num_actions": NUM_ACTIONS}
         self.agent = Agent(self.config, encoder, self.device)
         self.config["input_dim"] = self.agent.policy.input_projection.encoder.size
-        self.agent.spread_missions(sample_missions(config["task_id"], backend=config["backend"]))
-        self.agent.lang_proj.requires_grad_(config["train_lang_proj"])
+        self.config["lang_dim"] = self.agent.lang_dim
+        missions = sample_missions(config["task_id"], backend=config["backend"])
+        self.agent.begin_projection(missions, config["train_lang_proj"])
         self.optimizer = Adam(self._parameter_groups(), lr=config["lr"])
         self.noise = torch.Generator().manual_seed(self.seed)
         self.env = make_vec_env(
@@ -117,9 +119,8 @@ class Trainer:
         self.missions_ahead.reached(int(self.env.next_episode.max()) * num_envs, agent.missions.forget_many())
         observation = np.zeros((steps, num_envs, OBSERVATION_SIZE), np.uint8)
         not_done = np.zeros((steps, num_envs), np.float32)
-        label, mission, action = np.zeros((3, steps, num_envs), np.int64)
-        reward = np.zeros((steps, num_envs), np.float32)
-        outputs = []
+        label, due, mission, action = np.zeros((4, steps, num_envs), np.int64)
+        reward, outputs = np.zeros((steps, num_envs), np.float32), []
         walked = [torch.from_numpy(array) for array in (observation, mission, not_done)]
         uniform = torch.rand(steps, num_envs, generator=self.noise).numpy()
         bot_walks = torch.rand(steps, num_envs, generator=self.noise).numpy() < self.bot_share
@@ -131,12 +132,12 @@ class Trainer:
         before = state = self.policy_state
         for t in range(steps):
             observation[t], mission[t], not_done[t] = observation_vector(self.observations), mission_row, self.not_done
-            label[t] = self.infos["bot_action"]
+            label[t], due[t] = self.infos["bot_action"], self.infos["due_action"]
             seen, told, going_on = (tensor[t].to(self.device) for tensor in walked)
             output = policy.step(t, seen, missions.features, told, state, going_on, rule)
             state = output.state
-            outputs.append((output.logits, output.value))
-            action[t] = np.where(bot_walks[t], label[t], sample(output.logits, uniform[t]))
+            outputs.append(output)
+            action[t] = np.where(bot_walks[t], label[t], sample(output.logits / self.temperature, uniform[t]))
             bot_steps = self.infos["bot_steps"]
             self.observations, reward[t], terminated, truncated, self.infos = self.env.step(action[t])
             done = terminated | truncated
@@ -147,10 +148,14 @@ class Trainer:
                 mission_row[began] = missions.rows(agent.missions.lookup(self.infos["mission"][began]))
         self.policy_state = [layer.clone() for layer in state]  # the next steps overwrite it
         seen, told, going_on = (tensor.to(self.device) for tensor in walked)
-        labels, actions, rewards = (torch.from_numpy(array).to(self.device) for array in (label, action, reward))
-        logits, values = zip(*outputs, strict=True)
-        value = None if values[0] is None else torch.stack(values)
-        walk = (seen, missions, told, going_on, labels, torch.stack(logits), value, actions, rewards)
+        labels, due_labels, actions, rewards = (
+            torch.from_numpy(array).to(self.device) for array in (label, due, action, reward)
+        )
+        logits, value = (
+            torch.stack([output.logits for output in outputs]),
+            stacked([output.value for output in outputs]),
+        )
+        walk = (seen, missions, told, going_on, labels, due_labels, logits, value, actions, rewards)
         return Rollout(*walk, before, rule, policy)
 
     def learn(self, rollout: Rollout) -> None:

@@ -16,14 +16,20 @@ SWEEPS = 60  # of Jacobi rotations, at most; some ten are enough
 
 @torch.no_grad()
 def initialise(module: nn.Module) -> None:
-    """Draw the weights of all linear and recurrent layers of `module` anew, from the distributions that PyTorch uses.
+    """Draw the weights of all linear and recurrent layers and embeddings of `module` anew, uniformly.
 
-    Uniform in [-1/sqrt(n), 1/sqrt(n)), where n is a linear layer's number of inputs or a recurrent layer's of hidden
-    units. Other parameters stay as they are.
+    In [-1/sqrt(n), 1/sqrt(n)), as PyTorch does, where n is a linear layer's number of inputs or a recurrent layer's of
+    hidden units; an embedding's in [-1, 1). Other parameters stay as they are.
     """
     for layer in module.modules():
-        if isinstance(layer, nn.Linear | nn.RNNBase):
-            n = layer.in_features if isinstance(layer, nn.Linear) else layer.hidden_size
+        if isinstance(layer, nn.Linear | nn.RNNBase | nn.Embedding):
+            n = (
+                1
+                if isinstance(layer, nn.Embedding)
+                else layer.hidden_size
+                if isinstance(layer, nn.RNNBase)
+                else layer.in_features
+            )
             for parameter in layer.parameters(recurse=False):
                 parameter.copy_((2 * torch.rand(parameter.shape) - 1) / n**0.5)
 

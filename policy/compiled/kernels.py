@@ -18,6 +18,7 @@ ZERO, ONE, TWO = np.float32(0), np.float32(1), np.float32(2)
 LOG2_E, LN_2 = np.float32(math.log2(math.e)), np.float32(math.log(2))
 TO_NEAREST = np.float32(1.5 * 2**23)  # adding and subtracting it rounds a small float32 to the nearest integer
 THIRD, FIFTH, SEVENTH, NINTH = (np.float32(1 / n) for n in (3, 5, 7, 9))
+NORM_EPSILON = np.float32(1e-5)  # torch's
 A2, A3, A4, A5, A6 = (np.float32(1 / math.factorial(n)) for n in range(2, 7))
 
 
@@ -437,10 +438,10 @@ def read_forward(
 @njit(cache=True, nogil=True, error_model="numpy")
 def read_backward(
     observation, colors, states, starts, rows, look_scores, of_scores, grad_output,
-    grad_of_missions, grad_answers, grad_of_scores, grad_table, scores, by_row,
+    grad_of_missions, grad_answers, grad_of_scores, grad_table, scores, by_row, learns_look_scores,
 ):  # fmt: skip
     """Add the gradient of T timesteps of `read_forward`, from grad_output [T, size, B]; observation [T, B, 152], rows
-    [T, B]."""
+    [T, B]; that of the look scores only if they are learned."""
     scores_of = of_scores.T.copy()
     for t in range(observation.shape[0]):
         seen, d_output = observation[t], grad_output[t]
@@ -450,12 +451,132 @@ def read_backward(
         if scores.shape[1]:
             _look_up(seen, colors, states, rows[t], look_scores, scores)
             add_product(scores.T, by_row, grad_of_scores)
-            scores[:] = ZERO
-            add_product(by_row, scores_of, scores)
-            _look_up_backward(seen, colors, states, rows[t], scores, grad_answers)
+            if learns_look_scores:
+                scores[:] = ZERO
+                add_product(by_row, scores_of, scores)
+                _look_up_backward(seen, colors, states, rows[t], scores, grad_answers)
         for i in range(starts.size):
             start = starts[i]
             for b in range(by_row.shape[0]):
                 _add(by_row[b], grad_table[start + seen[b, i]])
         numbers = np.float32(1) * seen[:, starts.size :]
         add_product(numbers.T, by_row, grad_table[grad_table.shape[0] - numbers.shape[1] :])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def normalise(inputs, normal, scale):
+    """Layer normalisation without weights: inputs [size, B] -> normal [size, B], of mean 0 and variance 1 over the
+    size, and the scale [B] that made it so."""
+    size = np.float32(inputs.shape[0])
+    mean, variance = np.zeros(scale.size, np.float32), np.zeros(scale.size, np.float32)
+    for j in range(inputs.shape[0]):
+        for b in range(scale.size):
+            mean[b] += inputs[j, b]
+    for b in range(scale.size):
+        mean[b] /= size
+    for j in range(inputs.shape[0]):
+        for b in range(scale.size):
+            variance[b] += (inputs[j, b] - mean[b]) * (inputs[j, b] - mean[b])
+    for b in range(scale.size):
+        scale[b] = ONE / np.sqrt(variance[b] / size + NORM_EPSILON)
+    for j in range(inputs.shape[0]):
+        for b in range(scale.size):
+            normal[j, b] = (inputs[j, b] - mean[b]) * scale[b]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def normalise_backward(normal, scale, grad, grad_inputs):
+    """The gradient of T timesteps of `normalise`: normal, grad and grad_inputs (to be filled) [T, size, B], scale
+    [T, B]."""
+    size = np.float32(normal.shape[1])
+    for t in range(normal.shape[0]):
+        mean, along = np.zeros(scale.shape[1], np.float32), np.zeros(scale.shape[1], np.float32)
+        for j in range(normal.shape[1]):
+            d, row = grad[t, j], normal[t, j]
+            for b in range(d.size):
+                mean[b] += d[b]
+            for b in range(d.size):
+                along[b] += d[b] * row[b]
+        for b in range(mean.size):
+            mean[b] /= size
+            along[b] /= size
+        for j in range(normal.shape[1]):
+            d, row, result = grad[t, j], normal[t, j], grad_inputs[t, j]
+            for b in range(d.size):
+                result[b] = (d[b] - mean[b] - row[b] * along[b]) * scale[t, b]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _weigh_scores(due, scores, weighted):
+    """Fill weighted [B, n] with the scores [B, actions * n] of each agent's actions, weighed by due [actions, B]."""
+    n = weighted.shape[1]
+    for b in range(weighted.shape[0]):
+        weighted[b] = ZERO
+        for a in range(due.shape[0]):
+            w, row, total = due[a, b], scores[b, a * n : (a + 1) * n], weighted[b]
+            for j in range(n):
+                total[j] += w * row[j]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def due_forward(
+    observation, colors, states, rows, look_scores, actions, due, of_cells, inputs, scores, weighted, by_row, output
+):
+    """What is said of the action that is due (`policy.input.DueAction`), added to the inputs.
+
+    Args:
+        observation, colors, states, rows, look_scores: see `read_forward`.
+        actions: [M, A, size], what each mission's actions ask for.
+        due: [A, B], how far each action is due.
+        of_cells: [2 * cells, size].
+        inputs: [size, B].
+        scores, weighted, by_row: [B, heads * cells], [B, 2 * cells] and [B, size], to work in.
+        output: [size, B], to be filled.
+    """
+    _look_up(observation, colors, states, rows, look_scores, scores)
+    _weigh_scores(due, scores, weighted)
+    for b in range(rows.size):
+        total = by_row[b]
+        for j in range(total.size):
+            total[j] = inputs[j, b]
+        for a in range(due.shape[0]):
+            w, row = due[a, b], actions[rows[b], a]
+            for j in range(total.size):
+                total[j] += w * row[j]
+    add_product(weighted, of_cells, by_row)
+    _transpose(by_row, output)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def due_backward(
+    observation, colors, states, rows, look_scores, actions, due, of_cells, grad_output,
+    grad_look_scores, grad_actions, grad_due, grad_of_cells, scores, weighted, by_row, learns_look_scores,
+):  # fmt: skip
+    """Add the gradient of T timesteps of `due_forward`, from grad_output [T, size, B]; observation [T, B, 152], rows
+    [T, B], due and grad_due [T, A, B]. The gradient of the inputs is grad_output itself."""
+    n = weighted.shape[1]
+    cells_of = of_cells.T.copy()
+    for t in range(rows.shape[0]):
+        seen, now = observation[t], due[t]
+        _look_up(seen, colors, states, rows[t], look_scores, scores)
+        _weigh_scores(now, scores, weighted)
+        _transpose(grad_output[t], by_row)
+        add_product(weighted.T, by_row, grad_of_cells)
+        weighted[:] = ZERO
+        add_product(by_row, cells_of, weighted)  # now the gradient of the weighted scores
+        for b in range(rows.shape[1]):
+            d, d_weighted, action, d_action = by_row[b], weighted[b], actions[rows[t, b]], grad_actions[rows[t, b]]
+            for a in range(now.shape[0]):
+                w, row, d_row, place, total = now[a, b], action[a], d_action[a], scores[b, a * n : (a + 1) * n], ZERO
+                for j in range(d.size):
+                    d_row[j] += w * d[j]
+                for j in range(d.size):
+                    total += row[j] * d[j]
+                for j in range(n):
+                    total += place[j] * d_weighted[j]
+                grad_due[t, a, b] = total
+                if learns_look_scores:
+                    for j in range(n):
+                        place[j] = w * d_weighted[j]
+        if learns_look_scores:
+            _look_up_backward(seen, colors, states, rows[t], scores, grad_look_scores)

@@ -32,7 +32,7 @@ class LayerBuffers:
         self.weighted = aligned_zeros(sum(sizes[1:]) + experts + 1, batch)
 
 
-class _Route(torch.autograd.Function):
+class Route(torch.autograd.Function):
     """States [T, B, R + H] -> themselves, so that all their gradient comes together here, and router weights [T, B, E].
 
     Both are in the buffers already, as the output of `_Mix` is."""
@@ -137,7 +137,7 @@ class PackedLayer:
             as part of the graph: output [T, B, size], state [B, R + H], router weights and weights used [T, B, E].
         """
         hidden = recur(inputs, state, not_done, self.grus, self.weights, self.buffers.recurrence)
-        hidden, routing = _Route.apply(hidden, self.router.fc.weight, self.router.fc.bias, self.buffers)
+        hidden, routing = Route.apply(hidden, self.router.fc.weight, self.router.fc.bias, self.buffers)
         used = routing if rule is None else rule(routing)
         output = _Mix.apply(inputs, hidden, used, self.projections, self.sizes, self.first, self.buffers)
         return output, hidden[-1], routing, used

@@ -9,8 +9,10 @@ import torch
 from numba import njit
 from torch import Tensor, nn
 
-from policy.compiled.kernels import exp, log
+from policy.compiled.kernels import exp, log, sigmoid
 from policy.compiled.products import add_product
+
+SMALLEST = np.float32(1e-12)  # probability, for logarithms
 
 
 @njit(cache=True, nogil=True)
@@ -271,6 +273,90 @@ def normalized(values: Tensor, epsilon: float = 1e-8) -> Tensor:
         return (values - values.mean()) / (values.std() + epsilon)
     average, variance = _mean_and_variance(values.flatten().numpy())
     return (values - average) / (variance**0.5 + epsilon)
+
+
+def _sharpen(scores, gain, threshold, result):
+    for m in range(scores.shape[0]):
+        for head in range(scores.shape[1]):
+            for i in range(scores.shape[2]):
+                result[m, head, i] = sigmoid(gain[head, 0] * (scores[m, head, i] - threshold[head, 0]))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _sharpen_backward(scores, gain, threshold, result, grad, d_scores, d_gain, d_threshold):
+    for m in range(scores.shape[0]):
+        for head in range(scores.shape[1]):
+            for i in range(scores.shape[2]):
+                d = grad[m, head, i] * result[m, head, i] * (np.float32(1) - result[m, head, i])
+                d_scores[m, head, i] = d * gain[head, 0]
+                d_gain[head, 0] += d * (scores[m, head, i] - threshold[head, 0])
+                d_threshold[head, 0] -= d * gain[head, 0]
+
+
+class _Sharpen(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, scores, gain, threshold):
+        arrays, result = (scores.contiguous().numpy(), gain.numpy(), threshold.numpy()), torch.empty(scores.shape)
+        _sharpen(*arrays, result.numpy())
+        ctx.arrays = *arrays, result.numpy()
+        return result
+
+    @staticmethod
+    def backward(ctx, grad):
+        scores, gain, threshold, result = ctx.arrays
+        d_scores, d_gain, d_threshold = (np.zeros_like(array) for array in (scores, gain, threshold))
+        grad = grad.contiguous().numpy()
+        _sharpen_backward(scores, gain, threshold, result, grad, d_scores, d_gain, d_threshold)
+        return tuple(map(torch.from_numpy, (d_scores, d_gain, d_threshold)))
+
+
+def sharpen(scores: Tensor, gain: Tensor, threshold: Tensor) -> Tensor:
+    """scores [M, heads, looks], gain and threshold [heads, 1] -> sigmoid(gain * (scores - threshold))."""
+    if scores.is_cpu:
+        return _Sharpen.apply(scores, gain, threshold)
+    return torch.sigmoid(gain * (scores - threshold))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _negative_log(probability, label, smallest):
+    total, count = 0.0, 0
+    for r in range(label.size):
+        if label[r] >= 0:
+            total -= log(max(probability[r, label[r]], smallest))
+            count += 1
+    return np.float32(total / max(count, 1)), count
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _negative_log_backward(probability, label, smallest, grad, d_probability):
+    for r in range(label.size):
+        if label[r] >= 0:
+            d_probability[r, label[r]] = -grad / max(probability[r, label[r]], smallest)
+
+
+class _NegativeLog(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, probability, label):
+        ctx.probability, ctx.label = probability.contiguous().numpy(), label.numpy()
+        loss, ctx.count = _negative_log(ctx.probability, ctx.label, SMALLEST)
+        return torch.tensor(loss)
+
+    @staticmethod
+    def backward(ctx, grad):
+        d_probability = torch.zeros(ctx.probability.shape)
+        grad = np.float32(grad.item()) / np.float32(max(ctx.count, 1))
+        _negative_log_backward(ctx.probability, ctx.label, SMALLEST, grad, d_probability.numpy())
+        return d_probability, None
+
+
+def negative_log_likelihood(probability: Tensor, label: Tensor) -> Tensor:
+    """probability [..., A], label int64 [...] -> the mean of -log(probability of the label), over labels >= 0."""
+    probability, label = probability.flatten(0, -2), label.flatten()
+    if probability.is_cpu:
+        return _NegativeLog.apply(probability, label)
+    known = label >= 0
+    chosen = probability[known].gather(-1, label[known, None]).clamp(min=SMALLEST.item())
+    return -chosen.log().sum() / known.sum().clamp(min=1)
 
 
 @njit(cache=True, nogil=True)

@@ -57,7 +57,6 @@ class PackedPolicy(ABC):
     def __init__(self, policy: MixtureOfExpertsPolicy | GRUPolicy, steps: int, input_buffers: InputBuffers):
         self.policy, self.steps, self.steps_run = policy, steps, 0
         self.input = PackedInput(policy.input_projection, input_buffers)
-        self.num_actions = policy.head.out_features
         heads = [policy.head] if policy.value_head is None else [policy.head, policy.value_head]
         with torch.enable_grad():  # one product for both: a row per action, and the value's last
             self.heads = torch.cat([head.weight for head in heads]), torch.cat([head.bias for head in heads])
@@ -78,13 +77,15 @@ class PackedPolicy(ABC):
         rule: RoutingRule | None = None,
     ) -> PolicyOutput:
         """See `RecurrentPolicy.step`; without gradients, and valid until the buffers' timestep t is run again."""
-        inputs = self.input.step(t, observation, features, mission)
-        hidden, *result = self._step(t, inputs, state, not_done.numpy(), rule)
+        first, going_on = len(self.policy.input_projection.state_sizes), not_done.numpy()
+        inputs, due, input_state = self.input.step(t, observation, features, mission, state[:first], going_on)
+        hidden, after, routing, used = self._step(t, inputs, state[first:], going_on, rule)
         weight, bias = self.head_arrays
         output = np.empty((len(bias), hidden.shape[1]), np.float32)
         linear_step(hidden, weight, bias, output)
         self.steps_run = t + 1 if t in (0, self.steps_run) else 0
-        return self._output(batch_first(output), result)
+        logits, value = self._logits_and_value(batch_first(output))
+        return PolicyOutput(logits, [*input_state, *after], routing, used, due, value)
 
     def unroll(
         self,
@@ -100,14 +101,17 @@ class PackedPolicy(ABC):
             now = state
             for t in range(self.steps):
                 now = self.step(t, observation[t], features, mission[t], now, not_done[t], rule).state
-        inputs = self.input.unroll(observation, features, mission)
-        hidden, *result = self._unroll(inputs, state, not_done, rule)
-        return self._output(linear(hidden, *self.heads), result)
+        first = len(self.policy.input_projection.state_sizes)
+        inputs, due, input_state = self.input.unroll(observation, features, mission, state[:first], not_done)
+        hidden, after, routing, used = self._unroll(inputs, state[first:], not_done, rule)
+        logits, value = self._logits_and_value(linear(hidden, *self.heads))
+        return PolicyOutput(logits, [*input_state, *after], routing, used, due, value)
 
-    def _output(self, heads: Tensor, result: list) -> PolicyOutput:
-        """heads [..., B, num_actions, and the value if there is one], other results -> the output."""
-        value = None if self.policy.value_head is None else heads[..., self.num_actions]
-        return PolicyOutput(heads[..., : self.num_actions], *result, value=value)
+    def _logits_and_value(self, output: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the heads give, [..., B, num_actions (+ 1)] -> the logits, and the value if there is one."""
+        if self.policy.value_head is None:
+            return output, None
+        return output[..., :-1], output[..., -1]
 
     @abstractmethod
     def _step(

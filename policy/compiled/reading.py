@@ -11,10 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from policy.attention import CellAttention, LearnedMatching, ParsedMatching
 from policy.compiled.buffers import aligned_zeros, batch_first, batch_last
+from policy.compiled.due import DueBuffers, PackedDue
 from policy.compiled.kernels import read_backward, read_forward
-from policy.compiled.operations import layer_norm, linear, product
-from policy.input import CELL_CHANNELS, LOOKS, CellAttention, InputProjection
+from policy.compiled.operations import layer_norm, linear, product, sharpen
+from policy.input import InputProjection, ProjectedInput
+from policy.observation import CELL_CHANNELS, LOOKS, look_up
 
 
 class InputBuffers:
@@ -23,12 +26,14 @@ class InputBuffers:
     Attributes:
         output: [T, output_size, B].
         scores, by_row: [B, scores] and [B, output_size], to work in.
+        due: those of `policy.compiled.due`, if the projection has such a part.
     """
 
     def __init__(self, steps: int, batch: int, projection: InputProjection):
         self.output = aligned_zeros(steps, projection.out_features, batch)
         self.scores = aligned_zeros(batch, projection.sizes[2])
         self.by_row = aligned_zeros(batch, projection.out_features)
+        self.due = None if projection.due is None else DueBuffers(steps, batch, projection, projection.due)
 
 
 class _Read(torch.autograd.Function):
@@ -46,9 +51,11 @@ class _Read(torch.autograd.Function):
         (observation, starts, mission), (_, look_scores, of_scores, _) = ctx.arrays, ctx.weights
         grads = [aligned_zeros(*weight.shape) for weight in ctx.weights]
         grad_of_missions, grad_look_scores, grad_of_scores, grad_table = grads
+        learns_look_scores = ctx.needs_input_grad[4]  # exact matching is nothing to learn
         read_backward(
             observation, *CELL_CHANNELS[1:], starts, mission, look_scores, of_scores, batch_last(grad_output),
             grad_of_missions, grad_look_scores, grad_of_scores, grad_table, ctx.buffers.scores, ctx.buffers.by_row,
+            learns_look_scores,
         )  # fmt: skip
         return None, None, None, *map(torch.from_numpy, grads), None
 
@@ -56,57 +63,92 @@ class _Read(torch.autograd.Function):
 class PackedInput:
     """An input projection's weights in the form that its timesteps read, until they change.
 
-    Mission features are (part of the output [M, size], scores of all looks [M, heads, 198], and with `film` scale and
-    shift [M, 2 * features]); without attention there are no heads.
+    Mission features are (part of the output [M, size], scores of all looks [M, heads, 198], with `film` scale and shift
+    [M, 2 * features], with `matching` what actions ask for [M, 4, size]); without attention there are no heads.
     """
 
     def __init__(self, projection: InputProjection, buffers: InputBuffers):
         self.projection, self.buffers = projection, buffers
         with torch.enable_grad():
             self.of_features, self.of_mission, self.of_scores = (
-                projection.weight.t().contiguous().split(projection.sizes)
+                weight.contiguous() for weight in projection.split_weight(product)
             )
-            self.keys = None if projection.attention is None else self._keys(projection.attention)
+            self.keys = self._keys()
+        self.due = None if buffers.due is None else PackedDue.of(projection, buffers.due)
         self.adds_rows = projection.encoder.onehot and projection.film is None
         self.starts = projection.encoder.starts
         self.fixed = self.starts.numpy(), self.of_scores.detach().numpy(), self.of_features.detach().numpy()
-        self.features: tuple[Tensor, ...] = ()  # those of the last step, and two of them as arrays
-        self.feature_arrays = self.fixed[1], self.fixed[1]
+        self.features: tuple[Tensor, ...] = ()  # those of the last step, and the same as arrays
+        self.feature_arrays: tuple[np.ndarray, ...] = ()
 
-    def _keys(self, attention: CellAttention) -> Tensor:
+    def _keys(self) -> Tensor | None:
+        """Return the keys of all looks, where the form of attention has such: [198, key_size]."""
+        attention = self.projection.attention
+        if isinstance(attention, LearnedMatching):
+            return layer_norm(attention.key.weight)
+        if not isinstance(attention, CellAttention):
+            return None
         first, _, second = cast(tuple[nn.Linear, nn.ReLU, nn.Linear], tuple(attention.key))
         hidden = linear(attention.looks, first.weight, first.bias).relu()
         return layer_norm(linear(hidden, second.weight, second.bias))
 
-    def mission_features(self, language: Tensor) -> tuple[Tensor, ...]:
-        projection, attention = self.projection, self.projection.attention
-        output = linear(language, self.of_mission.t(), projection.bias)
-        if attention is None or self.keys is None:
-            look_scores = output.new_zeros(len(output), 0, LOOKS)
-        else:
-            queries = linear(language, attention.query.weight, attention.query.bias).unflatten(
-                -1, (attention.heads, -1)
-            )
-            queries = layer_norm(queries) / queries.shape[-1] ** 0.5
-            look_scores = product(queries.flatten(0, 1), self.keys.t()).unflatten(0, queries.shape[:2])
-        if projection.film is None:
-            return output, look_scores
-        return output, look_scores, linear(language, projection.film.weight, projection.film.bias)
+    def _look_scores(self, language: Tensor) -> Tensor:
+        """[M, lang_dim] -> [M, heads, 198]."""
+        attention = self.projection.attention
+        if attention is None:
+            return language.new_zeros(len(language), 0, LOOKS)
+        if isinstance(attention, ParsedMatching):
+            return attention(language)  # products of zeros and ones are exact
+        assert self.keys is not None
+        queries = linear(language, attention.query.weight, attention.query.bias).unflatten(-1, (attention.heads, -1))
+        queries = layer_norm(queries) / queries.shape[-1] ** 0.5
+        scores = product(queries.flatten(0, 1), self.keys.t()).unflatten(0, queries.shape[:2])
+        if isinstance(attention, CellAttention):
+            return scores
+        return sharpen(scores, attention.gain, attention.threshold)
 
-    def step(self, t: int, observation: Tensor, features: tuple[Tensor, ...], mission: Tensor) -> np.ndarray:
-        """Run timestep t, without gradients: observation [B, 152], mission [B] -> [output_size, B]."""
+    def mission_features(self, language: Tensor) -> tuple[Tensor, ...]:
+        projection = self.projection
+        features = linear(language, self.of_mission.t(), projection.bias), self._look_scores(language)
+        if projection.film is not None:
+            return *features, linear(language, projection.film.weight, projection.film.bias)
+        if self.due is None:
+            return features
+        return *features, self.due.actions(language)
+
+    def step(
+        self,
+        t: int,
+        observation: Tensor,
+        features: tuple[Tensor, ...],
+        mission: Tensor,
+        state: list[Tensor],
+        not_done: np.ndarray,
+    ) -> tuple[np.ndarray, Tensor | None, list[Tensor]]:
+        """Run timestep t, without gradients: observation [B, 152], mission [B], state [B, state_size] if there is one.
+
+        Returns:
+            as `policy.input.ProjectedInput`, but the hidden vector as an array [output_size, B].
+        """
         output = self.buffers.output[t]
+        if features is not self.features:
+            self.features = features
+            self.feature_arrays = tuple(feature.detach().numpy() for feature in features)
         if self.adds_rows:
-            if features is not self.features:
-                self.features = features
-                self.feature_arrays = features[0].detach().numpy(), features[1].detach().numpy()
+            of_missions, look_scores, *_ = self.feature_arrays
             read_forward(
-                observation.numpy(), *CELL_CHANNELS[1:], *self.fixed, mission.numpy(), *self.feature_arrays,
+                observation.numpy(), *CELL_CHANNELS[1:], *self.fixed, mission.numpy(), of_missions, look_scores,
                 self.buffers.scores, self.buffers.by_row, output,
             )  # fmt: skip
         else:
             output[:] = self._multiply(observation, features, mission).detach().numpy().T
-        return output
+        if self.due is None:
+            return output, None, []
+        _, *of_missions = self.feature_arrays
+        output, due, after = self.due.step(
+            t, output, observation.numpy(), mission.numpy(), of_missions, state[0], not_done
+        )
+        return output, due, [after]
 
     def _multiply(self, observation: Tensor, features: tuple[Tensor, ...], mission: Tensor) -> Tensor:
         """observation [R, 152], mission [R] -> [R, output_size], with gradients."""
@@ -117,14 +159,27 @@ class PackedInput:
             scale, shift = features[2][mission].chunk(2, dim=-1)
             seen = seen * (1 + scale) + shift
         if projection.attention is not None:
-            scores = projection.attention.look_up(observation, features[1][mission])
+            scores = look_up(observation, features[1][mission])
             output = output + product(scores, self.of_scores)
         return output + product(seen, self.of_features)
 
-    def unroll(self, observation: Tensor, features: tuple[Tensor, ...], mission: Tensor) -> Tensor:
-        """observation [T, B, 152], mission [T, B], for which all steps have been run -> [T, B, output_size]."""
+    def unroll(
+        self,
+        observation: Tensor,
+        features: tuple[Tensor, ...],
+        mission: Tensor,
+        state: list[Tensor],
+        not_done: Tensor,
+    ) -> ProjectedInput:
+        """observation [T, B, 152], mission [T, B], not_done [T, B], for which all steps have been run, as part of the
+        graph: `hidden` and `due` with a first dimension T more."""
         if self.adds_rows:
-            weights = (*features, self.of_scores, self.of_features)
-            return _Read.apply(observation, self.starts, mission, *weights, self.buffers)
-        rows = self._multiply(observation.flatten(0, 1), features, mission.flatten())
-        return rows.unflatten(0, observation.shape[:2])
+            weights = (*features[:2], self.of_scores, self.of_features)
+            output = _Read.apply(observation, self.starts, mission, *weights, self.buffers)
+        else:
+            rows = self._multiply(observation.flatten(0, 1), features, mission.flatten())
+            output = rows.unflatten(0, observation.shape[:2])
+        if self.due is None:
+            return ProjectedInput(output, None, [])
+        output, due, after = self.due.unroll(output, observation, mission, features[1:], state[0], not_done)
+        return ProjectedInput(output, due, [after])
