@@ -195,12 +195,15 @@ def _read_keys(path: Path) -> tuple[list[str], dict[str, dict[str, Key]]]:
     sections = {section: values.pop(section, None) or {} for section in SECTIONS}
     keys = {"": {name: key(name, values[name]) for name in values}}
     for section, own in sections.items():
-        concerns = {"policy" if section in POLICIES else "objective": section}
-        keys[section] = {name: key(name, own[name], **({} if name in values else concerns)) for name in own}
+        keys[section] = {}
+        for name, default in own.items():
+            policies = [policy for policy in POLICIES if name not in values and name in sections[policy]]
+            concerns = {"policy": policies[0]} if policies else {} if name in values else {"objective": section}
+            keys[section][name] = key(name, default, **concerns)
     return [*described], keys
 
 
-def load_keys(policy: str | None = None, objective: str = OBJECTIVES[0], path: Path = CONFIG_PATH) -> Mapping[str, Key]:
+def load_keys(policy: str | None = None, objective: str = OBJECTIVES[0], path: Path = CONFIG_PATH) -> dict[str, Key]:
     """Return config.yaml's keys by name, in its order, defaults checked against their own types.
 
     Args:
@@ -210,11 +213,10 @@ def load_keys(policy: str | None = None, objective: str = OBJECTIVES[0], path: P
     order, keys = _read_keys(path)
     found: dict[str, Key] = {}
     for section in ("", *SECTIONS):
-        everybodys = section in ("", policy, objective)
-        of_all = policy is None or section in OBJECTIVES
-        found |= {
-            name: key for name, key in keys[section].items() if everybodys or (of_all and (key.policy or key.objective))
-        }
+        for name, key in keys[section].items():
+            is_wanted = section in ("", policy, objective, key.policy, key.objective)  # the last two: it is only there
+            if is_wanted and (policy is None or key.policy in (None, policy)):
+                found[name] = key
     return {name: found[name] for name in order if name in found}
 
 
