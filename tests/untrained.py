@@ -2,7 +2,7 @@
 
 import torch
 
-from basics.config import legacy_config, load_keys
+from basics.config import OWN_ENCODERS, legacy_config, load_keys
 from policy.agent import Agent, make_encoder
 from results import checkpoints, paths
 
@@ -13,7 +13,7 @@ def make_checkpoint(seed=0, baseline=False, **changes):
     """Return a checkpoint as training would write it; a baseline is a GRU, else it is a mixture."""
     config = {name: key.default for name, key in load_keys().items()} | {"lang_encoder": ENCODER} | changes
     del config["expert_hidden_sizes" if baseline else "hidden_size"]
-    encoder = make_encoder(config["lang_encoder"])
+    encoder = make_encoder(config["lang_encoder"] if config["lang_encoder"] in OWN_ENCODERS else ENCODER)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         agent = Agent(legacy_config(config), encoder)
