@@ -3,7 +3,8 @@ makes command-line flags of it, and checks every value that comes in, from which
 
 In config.yaml a line reads `name: default  # type: meaning`, where type is one of
     int | float | bool, with an optional bound (`>= 0`, `> 0`, `in [0, 1]`, `in (0, 1]`) and `or null`,
-    or str, a text of one line; or name, a text that can name a folder,
+    or str, a text of one line; or name, a text that can name a folder; or names, several, as a list or with commas,
+    or weights, a list of numbers > 0, or names and numbers > 0,
     or the allowed words, `fast | minigrid`,
     or `lists of int in [0, 4096]`, such as [[0, 16], [0, 32]]; one list alone is allowed too.
 
@@ -37,9 +38,12 @@ OWN_ENCODERS = ("parser",)  # values of lang_encoder that are no sentence encode
 LARGEST_INT = 2**63 - 1  # what files and arrays can hold
 MOST_CHARACTERS = 1000  # of a text
 MOST_EXPERTS = 1000  # of all layers together
+MOST_NAMES = 1000  # in a list
 
 # What a checkpoint's config means where it lacks a key: the program before that key existed did this.
 LEGACY_DEFAULTS = {
+    "tasks": None,
+    "task_weights": None,
     "seed": None,
     "objective": "imitation",
     "init_from": None,
@@ -118,6 +122,10 @@ def _converted(kind: str, value: Any) -> Any:
         return value if is_text(value) else None
     if kind == "name":
         return value if is_name(value) else None
+    if kind == "names":
+        return _names(value)
+    if kind == "weights":
+        return _weights(value)
     if kind == "bool":
         return value if isinstance(value, bool) else None
     if kind.startswith("lists of "):
@@ -139,6 +147,28 @@ def is_text(value: Any) -> bool:
 def is_name(value: Any) -> bool:
     """Tell whether `value` can be the name of a folder, and of nothing outside of the folder that it is meant for."""
     return is_text(value) and len(os.fsencode(value)) < 256 and not ({"/", "\\"} & set(value) or value in (".", ".."))
+
+
+def _names(value: Any) -> list[str] | None:
+    """Return a list of names, also of a text that names them with commas; None where `value` is nothing like that."""
+    listed = [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    if not isinstance(listed, list) or not 0 < len(listed) <= MOST_NAMES or not all(map(is_name, listed)):
+        return None
+    return listed
+
+
+def _weights(value: Any) -> list[float] | dict[str, float] | None:
+    """Return numbers > 0, listed or by name, or None where `value` is nothing like that."""
+    numbers = list(value.values()) if isinstance(value, dict) else value
+    if not isinstance(numbers, list) or not 0 < len(numbers) <= MOST_NAMES:
+        return None
+    if any(_converted("float > 0", number) is None for number in numbers) or not all(map(is_name, _keys(value))):
+        return None
+    return value
+
+
+def _keys(value: Any) -> list:
+    return list(value) if isinstance(value, dict) else []
 
 
 def _number(kind: str, value: Any) -> int | float | None:
@@ -355,13 +385,18 @@ def parse_config(arguments: argparse.Namespace, policy: str) -> tuple[dict[str, 
 
 def _flag_value(key: Key, text: str) -> Any:
     """Return what a flag's text means to a key; text that is no such YAML stays text, for `Key.check` to refuse."""
-    if key.type.startswith(("str", "name")):
+    if key.type.startswith(("str", "name")) and not (key.type.startswith("names") and text.startswith("[")):
         return None if text == "null" and key.type.endswith("or null") else text
     try:
         value = parse_yaml(text)
     except ValueError:
         return text
     return text if value is None and text.strip() not in ("null", "~") else value
+
+
+def tasks_of(config: Mapping[str, Any]) -> list[str]:
+    """Return the tasks that a config's policy is trained on: those of its set, or its only one."""
+    return config["tasks"] or [config["task_id"]]
 
 
 def legacy_config(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -51,6 +51,9 @@ class PPOTrainer(Trainer):
     def learn(self, rollout: Rollout) -> None:
         """Make `update_epochs` * `num_minibatches` gradient steps on the reward of a rollout."""
         config, num_envs = self.config, self.config["num_envs"]
+        if self.by_task is not None:
+            with torch.no_grad():
+                self.note_tasks(rollout.unroll(rollout.policy, rollout.missions), rollout.label)
         advantage, target = self._advantage_and_target(rollout)
         log_prob, _ = log_prob_and_entropy(rollout.logits, rollout.action)
         for _ in range(config["update_epochs"]):
@@ -59,8 +62,7 @@ class PPOTrainer(Trainer):
                 policy = self.agent.fast_policy.pack(config["unroll_len"], len(envs))
                 missions = self.agent.mission_features(policy)
                 missions.rows(rollout.missions.numbers)
-                steps = part.observation, missions.features, part.mission
-                output = policy.unroll(*steps, part.state, part.not_done, part.rule)
+                output = part.unroll(policy, missions)
                 chosen = (log_prob[:, envs], advantage[:, envs], target[:, envs])
                 measured = ppo_losses(self.agent.policy, output, part, *chosen, config)
                 self.gradient_step(measured["loss"])

@@ -275,6 +275,31 @@ def normalized(values: Tensor, epsilon: float = 1e-8) -> Tensor:
     return (values - average) / (variance**0.5 + epsilon)
 
 
+def _add_measures(logits, label, lpc, sums):
+    for t in range(logits.shape[0]):
+        for n in range(logits.shape[1]):
+            largest = 0
+            for a in range(1, logits.shape[2]):
+                if logits[t, n, a] > logits[t, n, largest]:
+                    largest = a
+            partition = np.float32(0)
+            for a in range(logits.shape[2]):
+                partition += exp(logits[t, n, a] - logits[t, n, largest])
+            sums[n, 0] += largest == label[t, n]
+            sums[n, 1] += log(partition) - (logits[t, n, label[t, n]] - logits[t, n, largest])
+            sums[n, 2] += lpc[t, n]
+
+
+def add_measures(logits: Tensor, label: Tensor, lpc: Tensor, sums: np.ndarray) -> None:
+    """Add to `sums` float64 [N, 3], over T steps: how often the largest logit is the label's, cross-entropy, LPC.
+
+    logits [T, N, A], label int64 [T, N], lpc [T, N].
+    """
+    logits, label, lpc = (tensor.detach().cpu().contiguous() for tensor in (logits, label, lpc))
+    _add_measures(logits.numpy(), label.numpy(), lpc.numpy(), sums)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _sharpen(scores, gain, threshold, result):
     for m in range(scores.shape[0]):
         for head in range(scores.shape[1]):
