@@ -30,7 +30,7 @@ from basics.plain_yaml import parse_yaml
 CONFIG_PATH = Path(__file__).parent.parent / "config.yaml"
 POLICIES = {"baseline": "train.py", "mixture": "train_mop.py"}  # whom a key may concern, and the script that trains it
 DERIVED_KEYS = ("input_dim", "num_actions")  # stand in a checkpoint's config, but follow from the others
-OWN_ENCODERS = ("parser",)  # values of lang_encoder that are no sentence encoder: they need no model and no files
+OWN_ENCODERS = ("parser", "words")  # values of lang_encoder that are no sentence encoder: they need no files
 LARGEST_INT = 2**63 - 1  # what files and arrays can hold
 MOST_CHARACTERS = 1000  # of a text
 MOST_EXPERTS = 1000  # of all layers together

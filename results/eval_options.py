@@ -132,8 +132,8 @@ def add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lang_encoder",
         metavar="PATH",
-        help="a local copy of the sentence encoder that checkpoints record, for machines without the hub; those whose"
-        " missions are parsed need none",
+        help="a local copy of the sentence encoder that checkpoints record, for machines without the hub; those with"
+        " lang_encoder parser or words need none",
     )
     parser.add_argument(
         "--disable_experts",
