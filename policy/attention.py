@@ -50,18 +50,32 @@ class CellAttention(nn.Module):
         return queries @ keys.t()
 
 
-class ParsedMatching(nn.Module):
-    """The descriptions of a parsed mission, matched exactly: 1 where a cell is of the type and of the color described,
-    else 0 (`lang_fusion: matching` with `lang_encoder: parser`). Nothing in it is learned.
+class Matching(nn.Module):
+    """How well each way to look matches each of the objects that a mission describes (`lang_fusion: matching`).
 
     Attributes:
         heads: descriptions, two for each action.
         action_size: numbers that say what an action asks for.
     """
 
+    heads, action_size = DESCRIPTIONS, ACTION_SIZE
+
+    def actions(self, language: Tensor) -> Tensor:
+        """language [M, lang_dim] -> what each action asks for, [M, 4, action_size]."""
+        raise NotImplementedError
+
+    def forward(self, language: Tensor) -> Tensor:
+        """language [M, lang_dim] -> scores between 0 and 1, [M, 8, 198]."""
+        raise NotImplementedError
+
+
+class ParsedMatching(Matching):
+    """The descriptions of a parsed mission, matched exactly: 1 where a cell is of the type and of the color described,
+    else 0 (`lang_encoder: parser`). Nothing in it is learned.
+    """
+
     of_type: Tensor
     of_color: Tensor
-    heads, action_size = DESCRIPTIONS, ACTION_SIZE
 
     def __init__(self):
         super().__init__()
@@ -73,25 +87,25 @@ class ParsedMatching(nn.Module):
         self.register_buffer("of_color", torch.cat([of_color, any_color], 1), persistent=False)
 
     def actions(self, language: Tensor) -> Tensor:
-        """language [M, 167] -> what each action asks for, [M, 4, 41]."""
+        """See `Matching.actions`."""
         return language[:, :CONNECTIVE_START].unflatten(-1, (MISSION_ACTIONS, ACTION_SIZE))
 
     def forward(self, language: Tensor) -> Tensor:
-        """language [M, 167] -> [M, 8, 198]."""
+        """See `Matching.forward`."""
         described = self.actions(language)[..., DESCRIPTIONS_START:].unflatten(-1, (-1, DESCRIPTION_SIZE)).flatten(1, 2)
         type_ = described[..., TYPE_START : TYPE_START + len(TYPES)]
         color = described[..., COLOR_START : COLOR_START + len(COLORS)]
         return (type_ @ self.of_type.t()) * (color @ self.of_color.t())
 
 
-class LearnedMatching(nn.Module):
-    """The same from a mission whose structure nobody tells (`lang_fusion: matching` with other encoders).
+class LearnedMatching(Matching):
+    """The same of a mission whose structure nobody tells (other encoders).
 
     Per description a query, and for each way to look, as a whole, a key of its own; a score lies between 0 and 1, and
     its gain and threshold are learned, so that it can become as sharp as an exact match.
     """
 
-    heads, action_size = DESCRIPTIONS, 32
+    action_size = 32
 
     def __init__(self, lang_dim: int, key_size: int = 32):
         super().__init__()
@@ -102,11 +116,11 @@ class LearnedMatching(nn.Module):
         self.action = nn.Linear(lang_dim, MISSION_ACTIONS * self.action_size)
 
     def actions(self, language: Tensor) -> Tensor:
-        """language [M, lang_dim] -> what each action asks for, [M, 4, 32]."""
+        """See `Matching.actions`."""
         return self.action(language).unflatten(-1, (MISSION_ACTIONS, -1))
 
     def forward(self, language: Tensor) -> Tensor:
-        """language [M, lang_dim] -> [M, 8, 198]."""
+        """See `Matching.forward`."""
         keys = nn.functional.layer_norm(self.key.weight, self.key.weight.shape[-1:])
         queries = self.query(language).unflatten(-1, (self.heads, -1))
         queries = nn.functional.layer_norm(queries, queries.shape[-1:]) / queries.shape[-1] ** 0.5

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fast_babyai.rules import VIEW
-from policy.attention import CellAttention, LearnedMatching, ParsedMatching
+from policy.attention import CellAttention, LearnedMatching, Matching, ParsedMatching
 from policy.observation import VIEW_CELLS, ObservationEncoder, look_up
 from policy.parser import ACTION_DESCRIPTIONS, MISSION_ACTIONS
 
@@ -72,7 +72,8 @@ class DueAction(nn.Module):
             state: [B, state_size].
 
         Returns:
-            the normalised inputs and what is said of the action that is due [B, size], how far each action is due [B, 4], state.
+            the inputs, normalised, and what is said of the action that is due [B, size]; how far each action is due
+            [B, 4]; state.
         """
         inputs = nn.functional.layer_norm(inputs, inputs.shape[-1:])
         _, hidden = self.gru(inputs[None], state[None])
@@ -115,7 +116,7 @@ class InputProjection(nn.Linear):
 
     def __init__(self, obs_encoding: str, lang_dim: int, lang_fusion: str, output_size: int, parsed: bool = False):
         encoder = ObservationEncoder(obs_encoding)
-        attention = None
+        attention: CellAttention | Matching | None = None
         if lang_fusion == "attention":
             attention = CellAttention(lang_dim)
         elif lang_fusion == "matching":
@@ -127,7 +128,7 @@ class InputProjection(nn.Linear):
         self.attention = attention
         self.film = nn.Linear(lang_dim, 2 * encoder.size) if lang_fusion == "film" else None
         self.shared, self.due = None, None
-        if isinstance(attention, ParsedMatching | LearnedMatching):
+        if isinstance(attention, Matching):
             self.shared = SharedReadout(attention.heads, output_size)
             self.due = DueAction(attention.action_size, output_size)
         self.state_sizes = [] if self.due is None else [self.due.state_size]
@@ -149,7 +150,7 @@ class InputProjection(nn.Linear):
             return ProjectedInput(hidden, None, [])
         scores = look_up(observation, self.attention(language))
         hidden = hidden + scores @ of_scores
-        if self.due is None:
+        if self.due is None or not isinstance(self.attention, Matching):
             return ProjectedInput(hidden, None, [])
         hidden, due, after = self.due(hidden, scores, self.attention.actions(language), state[0])
         return ProjectedInput(hidden, due, [after])

@@ -120,6 +120,9 @@ class RecurrentPolicy(nn.Module):
         for t, (seen, told, going_on) in enumerate(zip(observation, mission, not_done, strict=True)):
             outputs.append(self.step(t, seen, features, told, state, going_on, rule))
             state = outputs[-1].state
-        logits, _, routing, used_routing, due = zip(*outputs, strict=True)
-        over_time = [[torch.stack(layer) for layer in zip(*steps, strict=True)] for steps in (routing, used_routing)]
-        return PolicyOutput(torch.stack(logits), state, *over_time, None if due[0] is None else torch.stack(due))
+        logits, due = torch.stack([output.logits for output in outputs]), [output.due for output in outputs]
+        routing, used_routing = (
+            [torch.stack(layer) for layer in zip(*steps, strict=True)]
+            for steps in ([output.routing for output in outputs], [output.used_routing for output in outputs])
+        )
+        return PolicyOutput(logits, state, routing, used_routing, None if due[0] is None else torch.stack(due))

@@ -27,9 +27,23 @@ from training.run import train
 TASK = "BabyAI-PutNextLocal-v0"
 SIZES = {"num_updates": 30, "num_envs": 9, "unroll_len": 5, "log_interval": 10, "lr": 1e-2, "max_steps": 30}
 RUNS = {  # every option that changes what is computed, once
-    "attention": ("mixture", {"expert_dropout": 0.5, "expert_dropout_threshold": 0.4, "normalize_lpc": True}),
+    "attention": (
+        "mixture",
+        {"lang_fusion": "attention", "expert_dropout": 0.5, "expert_dropout_threshold": 0.4, "normalize_lpc": True},
+    ),
+    "matching": (
+        "mixture",
+        {"lang_fusion": "matching", "lang_encoder": "parser", "aux_weight": 0.5, "student_temperature": 0.7},
+    ),
+    "learned matching": (
+        "baseline",
+        {"lang_fusion": "matching", "lang_encoder": "words", "aux_weight": 0.2, "hidden_size": 12},
+    ),
     "film": ("mixture", {"lang_fusion": "film", "train_lang_proj": True, "expert_hidden_sizes": [[0, 5], [3, 0, 7]]}),
-    "raw": ("mixture", {"obs_encoding": "raw", "lr_schedule": "linear", "max_grad_norm": None}),
+    "raw": (
+        "mixture",
+        {"lang_fusion": "attention", "obs_encoding": "raw", "lr_schedule": "linear", "max_grad_norm": None},
+    ),
     "baseline": ("baseline", {"lang_fusion": "concat", "hidden_size": 20}),
 }
 
@@ -54,15 +68,16 @@ def main(folder: Path) -> None:
     results = {"embeddings": digest(encoder._encode(missions).tobytes())}
     SentenceEncoder.embed = lambda self, missions: embeddings_of(list(missions))
     for name, (policy, settings) in RUNS.items():
-        config = {name: key.default for name, key in load_keys(policy).items()} | SIZES | settings
-        config |= {"task_id": TASK, "checkpoint_dir": str(folder / name), "lang_encoder": encoder.name}
-        config["backend"] = "minigrid"
+        config = {name: key.default for name, key in load_keys(policy).items()} | {"lang_encoder": encoder.name}
+        config |= SIZES | {"task_id": TASK, "checkpoint_dir": str(folder / name), "backend": "minigrid"} | settings
         with contextlib.redirect_stdout(sys.stderr):
             train(config)
         run = folder / name / TASK / "trial_0"
         checkpoint = load_checkpoint(run / "checkpoint_final.pt")
         results[f"{name} weights"] = weights_digest(checkpoint["policy_state_dict"])
         results[f"{name} projection"] = weights_digest(checkpoint["lang_proj_state_dict"])
+        if "words_state_dict" in checkpoint:
+            results[f"{name} words"] = weights_digest(checkpoint["words_state_dict"])
         metrics = read_metrics(run / "metrics.csv").drop(columns="steps_per_second")
         results[f"{name} metrics"] = digest(metrics.to_csv().encode())
         evaluation = evaluate(load_agent(checkpoint), TASK, 12, num_envs=5, max_steps=30, backend="minigrid")

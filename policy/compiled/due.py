@@ -4,12 +4,14 @@ The GRU and its softmax are those of a mixture layer's router; what they weigh i
 action, where a layer weighs its experts.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from policy.attention import LearnedMatching, Matching
 from policy.compiled.buffers import aligned_zeros, batch_first, batch_last
 from policy.compiled.kernels import due_backward, due_forward, normalise, normalise_backward, route
 from policy.compiled.mixing import Route
@@ -87,20 +89,28 @@ class PackedDue(NamedTuple):
     """The weights of a `DueAction` in the form that its timesteps read, until they change."""
 
     module: DueAction
+    matching: Matching
     buffers: DueBuffers
     gru: GRUs
     fc: tuple[np.ndarray, np.ndarray]
     of_cells: Tensor
 
     @staticmethod
-    def of(module: DueAction, buffers: DueBuffers) -> "PackedDue":
+    def of(projection: InputProjection, buffers: DueBuffers) -> "PackedDue":
+        module, matching = projection.due, projection.attention
+        assert module is not None and isinstance(matching, Matching)  # where there are such buffers
         fc = module.fc.weight.detach().numpy(), module.fc.bias.detach().numpy()
         with torch.enable_grad():
             of_cells = module.cell_weights(product).contiguous()
-        return PackedDue(module, buffers, GRUs.of([module.gru]), fc, of_cells)
+        return PackedDue(module, matching, buffers, GRUs.of([module.gru]), fc, of_cells)
 
-    def actions(self, actions: Tensor) -> Tensor:
-        """What actions ask for [M, 4, action_size] -> what that says [M, 4, size]."""
+    def actions(self, language: Tensor) -> Tensor:
+        """language [M, lang_dim] -> what is said of each action, as far as the mission says it, [M, 4, size]."""
+        if isinstance(self.matching, LearnedMatching):
+            actions = linear(language, self.matching.action.weight, self.matching.action.bias)
+            actions = actions.unflatten(-1, (MISSION_ACTIONS, -1))
+        else:
+            actions = self.matching.actions(language)
         return linear(actions, self.module.of_action.weight, actions.new_zeros(self.module.of_action.out_features))
 
     def step(
@@ -109,7 +119,7 @@ class PackedDue(NamedTuple):
         inputs: np.ndarray,
         observation: np.ndarray,
         mission: np.ndarray,
-        features: tuple[np.ndarray, np.ndarray],
+        features: Sequence[np.ndarray],
         state: Tensor,
         not_done: np.ndarray,
     ) -> tuple[np.ndarray, Tensor, Tensor]:
@@ -125,13 +135,13 @@ class PackedDue(NamedTuple):
             the output, an array [size, B]; how far each action is due, a tensor [B, 4]; the state [B, 32].
         """
         buffers = self.buffers
-        normal = buffers.normal[t]
+        (look_scores, actions), normal = features, buffers.normal[t]
         normalise(inputs, normal, buffers.scale[t])
         hidden = buffers.recurrence.step(t, normal, buffers.recurrence.array_of(state), not_done, self.gru)
         route(hidden, *self.fc, buffers.routing[t])
         due_forward(
-            observation, *CELL_CHANNELS[1:], mission, *features, buffers.routing[t], self.of_cells.detach().numpy(),
-            normal, buffers.scores, buffers.weighted, buffers.by_row, buffers.output[t],
+            observation, *CELL_CHANNELS[1:], mission, look_scores, actions, buffers.routing[t],
+            self.of_cells.detach().numpy(), normal, buffers.scores, buffers.weighted, buffers.by_row, buffers.output[t],
         )  # fmt: skip
         return buffers.output[t], buffers.due[t], buffers.recurrence.states[t]
 
@@ -140,7 +150,7 @@ class PackedDue(NamedTuple):
         inputs: Tensor,
         observation: Tensor,
         mission: Tensor,
-        features: tuple[Tensor, Tensor],
+        features: Sequence[Tensor],
         state: Tensor,
         not_done: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:

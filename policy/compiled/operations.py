@@ -202,17 +202,18 @@ def _sharpen_backward(scores, gain, threshold, result, grad, d_scores, d_gain, d
 class _Sharpen(torch.autograd.Function):
     @staticmethod
     def forward(ctx, scores, gain, threshold):
-        ctx.arrays = scores.contiguous().numpy(), gain.numpy(), threshold.numpy()
-        ctx.result = torch.empty(scores.shape)
-        _sharpen(*ctx.arrays, ctx.result.numpy())
-        return ctx.result
+        arrays, result = (scores.contiguous().numpy(), gain.numpy(), threshold.numpy()), torch.empty(scores.shape)
+        _sharpen(*arrays, result.numpy())
+        ctx.arrays = *arrays, result.numpy()
+        return result
 
     @staticmethod
     def backward(ctx, grad):
-        grads = [torch.zeros(array.shape) for array in ctx.arrays]
-        arrays = (*ctx.arrays, ctx.result.numpy(), grad.contiguous().numpy())
-        _sharpen_backward(*arrays, *(gradient.numpy() for gradient in grads))
-        return tuple(grads)
+        scores, gain, threshold, result = ctx.arrays
+        d_scores, d_gain, d_threshold = (np.zeros_like(array) for array in (scores, gain, threshold))
+        grad = grad.contiguous().numpy()
+        _sharpen_backward(scores, gain, threshold, result, grad, d_scores, d_gain, d_threshold)
+        return tuple(map(torch.from_numpy, (d_scores, d_gain, d_threshold)))
 
 
 def sharpen(scores: Tensor, gain: Tensor, threshold: Tensor) -> Tensor:
@@ -242,15 +243,15 @@ def _negative_log_backward(probability, label, smallest, grad, d_probability):
 class _NegativeLog(torch.autograd.Function):
     @staticmethod
     def forward(ctx, probability, label):
-        ctx.arrays = probability.contiguous().numpy(), label.numpy()
-        loss, ctx.count = _negative_log(*ctx.arrays, SMALLEST)
+        ctx.probability, ctx.label = probability.contiguous().numpy(), label.numpy()
+        loss, ctx.count = _negative_log(ctx.probability, ctx.label, SMALLEST)
         return torch.tensor(loss)
 
     @staticmethod
     def backward(ctx, grad):
-        d_probability = torch.zeros(ctx.arrays[0].shape)
+        d_probability = torch.zeros(ctx.probability.shape)
         grad = np.float32(grad.item()) / np.float32(max(ctx.count, 1))
-        _negative_log_backward(*ctx.arrays, SMALLEST, grad, d_probability.numpy())
+        _negative_log_backward(ctx.probability, ctx.label, SMALLEST, grad, d_probability.numpy())
         return d_probability, None
 
 

@@ -73,12 +73,12 @@ class PackedPolicy(ABC):
         """See `RecurrentPolicy.step`; without gradients, and valid until the buffers' timestep t is run again."""
         first, going_on = len(self.policy.input_projection.state_sizes), not_done.numpy()
         inputs, due, input_state = self.input.step(t, observation, features, mission, state[:first], going_on)
-        hidden, after, *routing = self._step(t, inputs, state[first:], going_on, rule)
+        hidden, after, routing, used = self._step(t, inputs, state[first:], going_on, rule)
         weight, bias = self.head
         logits = np.empty((len(bias), hidden.shape[1]), np.float32)
         linear_step(hidden, weight, bias, logits)
         self.steps_run = t + 1 if t in (0, self.steps_run) else 0
-        return PolicyOutput(batch_first(logits), [*input_state, *after], *routing, due)
+        return PolicyOutput(batch_first(logits), [*input_state, *after], routing, used, due)
 
     def unroll(
         self,
@@ -96,9 +96,9 @@ class PackedPolicy(ABC):
                 now = self.step(t, observation[t], features, mission[t], now, not_done[t], rule).state
         first = len(self.policy.input_projection.state_sizes)
         inputs, due, input_state = self.input.unroll(observation, features, mission, state[:first], not_done)
-        hidden, after, *routing = self._unroll(inputs, state[first:], not_done, rule)
+        hidden, after, routing, used = self._unroll(inputs, state[first:], not_done, rule)
         logits = linear(hidden, self.policy.head.weight, self.policy.head.bias)
-        return PolicyOutput(logits, [*input_state, *after], *routing, due)
+        return PolicyOutput(logits, [*input_state, *after], routing, used, due)
 
     @abstractmethod
     def _step(

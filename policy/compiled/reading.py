@@ -74,7 +74,7 @@ class PackedInput:
                 weight.contiguous() for weight in projection.split_weight(product)
             )
             self.keys = self._keys()
-        self.due = None if projection.due is None else PackedDue.of(projection.due, buffers.due)
+        self.due = None if buffers.due is None else PackedDue.of(projection, buffers.due)
         self.adds_rows = projection.encoder.onehot and projection.film is None
         self.starts = projection.encoder.starts
         self.fixed = self.starts.numpy(), self.of_scores.detach().numpy(), self.of_features.detach().numpy()
@@ -114,7 +114,7 @@ class PackedInput:
             return *features, linear(language, projection.film.weight, projection.film.bias)
         if self.due is None:
             return features
-        return *features, self.due.actions(projection.attention.actions(language))
+        return *features, self.due.actions(language)
 
     def step(
         self,
@@ -135,15 +135,16 @@ class PackedInput:
             self.features = features
             self.feature_arrays = tuple(feature.detach().numpy() for feature in features)
         if self.adds_rows:
+            of_missions, look_scores, *_ = self.feature_arrays
             read_forward(
-                observation.numpy(), *CELL_CHANNELS[1:], *self.fixed, mission.numpy(), *self.feature_arrays[:2],
+                observation.numpy(), *CELL_CHANNELS[1:], *self.fixed, mission.numpy(), of_missions, look_scores,
                 self.buffers.scores, self.buffers.by_row, output,
             )  # fmt: skip
         else:
             output[:] = self._multiply(observation, features, mission).detach().numpy().T
         if self.due is None:
             return output, None, []
-        of_missions = self.feature_arrays[1:]
+        _, *of_missions = self.feature_arrays
         output, due, after = self.due.step(
             t, output, observation.numpy(), mission.numpy(), of_missions, state[0], not_done
         )
