@@ -15,8 +15,11 @@ from torch import Tensor, nn
 from basics.errors import UserError, did_you_mean
 from policy.missions import MissionEncoder
 
-WORDS = "a after and ball behind blue box door front go green grey in key left next object of on open pick purple put"
-VOCABULARY = [*WORDS.split(), *"red right the then to up yellow you your ,".split()]
+WORDS = (
+    "a after and ball behind blue box door front go green grey in key left next object of on open pick purple put red"
+    " right the then to up yellow you your ,"
+)
+VOCABULARY = WORDS.split()
 NUMBERS = {word: number for number, word in enumerate(VOCABULARY, 1)}  # 0 is no word
 MOST_WORDS = 72  # in a mission: "put a red ball in front of you next to a red box in front of you" four times, joined
 

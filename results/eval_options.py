@@ -136,6 +136,11 @@ def add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
         " lang_encoder parser or words need none",
     )
     parser.add_argument(
+        "--sampled",
+        action="store_true",
+        help="also play each level by actions drawn from the policy, always the same ones: success_rate_sampled",
+    )
+    parser.add_argument(
         "--disable_experts",
         "--lesion",
         metavar="L:E,...",

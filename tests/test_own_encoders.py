@@ -1,4 +1,4 @@
-"""`lang_encoder: parser` and `words`, no sentence encoders: trained, resumed, evaluated, no file and no process for it."""
+"""`lang_encoder: parser` and `words`, no sentence encoders: trained, resumed, evaluated, without a file or process."""
 
 import os
 

@@ -198,9 +198,10 @@ class PackedReader:
     """
 
     def __init__(self, embedding: nn.Embedding, gru: nn.GRU, query: nn.Linear):
+        weight_ih, weight_hh, bias_ih, bias_hh = gru.parameters()
         with torch.enable_grad():
-            table = linear(embedding.weight, gru.weight_ih_l0, gru.bias_ih_l0)
-        self.weights = table, gru.weight_hh_l0, gru.bias_hh_l0, query.weight
+            table = linear(embedding.weight, weight_ih, bias_ih)
+        self.weights = table, weight_hh, bias_hh, query.weight
 
     def __call__(self, numbers: Tensor) -> Tensor:
         """As `WordReader.forward`."""
