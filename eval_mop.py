@@ -4,9 +4,11 @@
     python eval_mop.py --checkpoint ... --disable_experts 0:2,1:2       # a lesion
 
 The levels are the first `num_episodes` evaluation levels of the task that the BabyAI bot can solve. Which they are, and
-every number that comes out, is the same for any `num_envs` and in every run. Success means reward > 0.
+every number that comes out, is the same for any `num_envs` and in every run. Success means reward > 0. With `--sampled`
+they are played once more, by actions drawn from the policy: `success_rate_sampled`.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -278,6 +280,7 @@ def evaluate(
     lesion: Lesion | None = None,
     on_episodes: Callable[[int], object] | None = None,
     first_level: int = EVAL_SEED_OFFSET,
+    sampled: bool = False,
 ) -> Evaluation:
     """Play `num_episodes` evaluation levels of a task greedily and measure success, paths and routing.
 
@@ -288,6 +291,7 @@ def evaluate(
         lesion: experts switched off.
         on_episodes: called with the number of episodes just finished, for progress bars.
         first_level: the level seed to begin with; to play one level again, name its seed and one episode.
+        sampled: instead of greedily, by actions drawn from the policy; the same ones in every evaluation.
 
     Raises:
         UserError: unknown task, impossible lesion, or weights that are not finite numbers.
@@ -300,7 +304,7 @@ def evaluate(
     num_envs = min(num_envs, num_episodes)
     env = EvalVectorEnv(task_id, num_envs, num_episodes, max_steps=max_steps, backend=backend, first_level=first_level)
     try:
-        metrics, routing_data = play(PolicyActor(agent, num_envs, rule), env, on_episodes)
+        metrics, routing_data = play(PolicyActor(agent, num_envs, rule, sampled), env, on_episodes)
     finally:
         env.close()
     columns = registered("column", agent.extensions)
@@ -379,8 +383,9 @@ def main() -> None:
     num_episodes = arguments.num_episodes or NUM_EPISODES
     check_task(task_id)  # before the sentence encoder, which takes its time
     agent = load_agent(checkpoint, arguments.lang_encoder)
-    with tqdm(total=num_episodes, desc=task_id, unit="episode", leave=False) as progress:
-        evaluation = evaluate(
+    with tqdm(total=num_episodes * (1 + arguments.sampled), desc=task_id, unit="episode", leave=False) as progress:
+        play_levels = functools.partial(
+            evaluate,
             agent,
             task_id,
             num_episodes,
@@ -390,13 +395,17 @@ def main() -> None:
             lesion=lesion,
             on_episodes=progress.update,
         )
+        evaluation = play_levels()
+        sampled = (
+            {"success_rate_sampled": play_levels(sampled=True).metrics["success_rate"]} if arguments.sampled else {}
+        )
     steps = len(evaluation.routing_data)
-    print(f"checkpoint         {arguments.checkpoint}")
-    print(f"task               {task_id}, {num_episodes} episodes, {steps} steps")
+    print(f"checkpoint           {arguments.checkpoint}")
+    print(f"task                 {task_id}, {num_episodes} episodes, {steps} steps")
     if lesion:
-        print(f"lesion             {lesion.name}")
-    for name, value in evaluation.metrics.items():
-        print(f"{name:<18} {value:.4g}" if isinstance(value, float) else f"{name:<18} {value}")
+        print(f"lesion               {lesion.name}")
+    for name, value in (evaluation.metrics | sampled).items():
+        print(f"{name:<20} {value:.4g}" if isinstance(value, float) else f"{name:<20} {value}")
 
 
 if __name__ == "__main__":

@@ -46,7 +46,11 @@ RESULT_TYPES = {  # every results CSV starts with these columns; what config.yam
     "evaluated_at": "",
 }
 RESULT_COLUMNS = [*RESULT_TYPES]
-FURTHER_RESULT_TYPES = {"seed": "int >= 0 or null", "update": "int >= 0 or null"}  # further columns may follow
+FURTHER_RESULT_TYPES = {  # of columns that may follow
+    "success_rate_sampled": "float in [0, 1] or null",
+    "seed": "int >= 0 or null",
+    "update": "int >= 0 or null",
+}
 METRICS_COLUMNS = [  # of metrics.csv beside a checkpoint, all numbers; a metric of your own is one more column
     "update",
     "env_steps",
