@@ -199,7 +199,8 @@ def plan(
 
 def key_of(ref: CheckpointRef, lesion: Lesion) -> tuple[str, str, str]:
     """Return the `result_key` of a checkpoint's row."""
-    return result_key({"checkpoint_path": str(ref.path), "task_id": ref.task, "lesion": lesion.name})
+    row = {"checkpoint_path": str(ref.path), "task_id": ref.task, "trained_on": ref.task_id, "lesion": lesion.name}
+    return result_key(row)
 
 
 def episodes_of(row: dict[str, str]) -> int:

@@ -209,8 +209,10 @@ def _locked(path: os.PathLike | str) -> Iterator[None]:
 
 
 def result_key(row: dict[str, str]) -> tuple[str, str, str]:
-    """Return what makes a row of a results CSV the only one of its kind: its checkpoint, task and lesion."""
-    return os.path.abspath(row["checkpoint_path"]), row.get("task_id", ""), row.get("lesion", "")
+    """Return what makes a row of a results CSV the only one of its kind: its checkpoint, the task where it is another
+    than it was trained on (each of a set's), and the lesion."""
+    is_own_task = row.get("trained_on", "") in ("", row.get("task_id"))  # rows of older programs do not tell
+    return os.path.abspath(row["checkpoint_path"]), "" if is_own_task else row["task_id"], row.get("lesion", "")
 
 
 def _cell(value) -> str:
