@@ -354,3 +354,57 @@ def test_a_set_is_trained_and_evaluated_on_modal(tmp_path, monkeypatch):
     ):
         with pytest.raises(UserError, match=problem):
             modal_app.make_grid(**wrong)
+
+
+# ------------------------------------------------------------------------------------------------------------ figures
+
+
+def write_rows(path, **changes):
+    """Rows of a checkpoint of GoToObj alone, and of one of a set, on two tasks."""
+    rows = [
+        ("BabyAI-GoToObj-v0", "BabyAI-GoToObj-v0", 0.9),
+        ("Three", "BabyAI-GoToObj-v0", 0.5),
+        ("Three", TASKS[1], 0.3),
+    ]
+    for trained_on, task, success in rows:
+        row = {"checkpoint_path": f"checkpoints/{trained_on}/trial_0/checkpoint_final.pt", "task_id": task, "trial": 0}
+        row |= {"trained_on": trained_on, "num_episodes": 100, "success_rate": success, "mean_lpc": 100 * success}
+        tables.upsert_result(path, row | {"lpc_alpha": 1e-5} | changes)
+
+
+def test_figures_tell_what_a_set_learned_from_what_was_learned_alone(tmp_path):
+    from plotting_utils import plot_lesions, plot_lpc_alpha, plot_success_against_lpc
+
+    write_rows(tmp_path / "results.csv")
+    write_rows(tmp_path / "lesions.csv", lesion="0-2", success_rate=0.1)
+    results, lesioned = (tables.read_results(tmp_path / name) for name in ("results.csv", "lesions.csv"))
+    assert len(results) == len(lesioned) == 3
+    names = ["GoToObj", "Three: GoToObj", "Three: UnlockPickup"]
+    for figure in (plot_success_against_lpc(results), plot_lpc_alpha(results)):
+        texts = {text.get_text() for text in figure.legends[0].get_texts()}
+        assert set(names) <= texts
+    figure = plot_lesions(results, lesioned)
+    assert sorted(label.get_text() for label in figure.axes[0].get_yticklabels()) == names
+    lost = {row["task_id"]: row["success_rate_whole"] - row["success_rate"] for row in figure.numbers}
+    assert lost == pytest.approx({TASKS[0]: 0.8, f"Three: {TASKS[0]}": 0.4, f"Three: {TASKS[1]}": 0.2})
+
+
+def test_the_notebook_offers_checkpoint_and_task(tmp_path, monkeypatch):
+    import routing_viz
+
+    monkeypatch.chdir(tmp_path)
+    path = str(save_set(seed=3))
+    save("checkpoints", TASKS[0])
+    offered = routing_viz.choose_checkpoints(None)
+    names = ["GoToObj trial 0", *(f"Three: {paths.short_task(task)} trial 0 seed 3" for task in TASKS)]
+    assert list(offered) == names and [ref.task for ref in offered.values()] == [TASKS[0], *TASKS]
+    assert list(routing_viz.choose_checkpoints(None, TASKS[1])) == names[2:3]
+    (other,) = routing_viz.choose_checkpoints(path, "BabyAI-GoTo-v0").values()
+    assert str(other) == "Three: BabyAI-GoTo-v0 trial 0 seed 3"
+    with pytest.raises(UserError, match="unknown task 'BabyAI-Goto-v0'"):
+        routing_viz.choose_checkpoints(path, "BabyAI-Goto-v0")
+    routing = routing_viz.load_routing(offered[names[2]], "evaluation_cache", True, 3, 3)
+    assert "Three: UnlockPickup trial 0 seed 3, 3 episodes" in str(routing)
+    assert {episode["env_context"]["grid_size"][0] for episode in routing.data.episodes} == {11}
+    drawn = routing_viz.plots_path(offered[names[2]], "routing_heatmap", "plots")
+    assert str(drawn) == f"plots/Three/trial_0/seed_3/{TASKS[1]}/routing_heatmap.png"
