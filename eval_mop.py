@@ -1,6 +1,7 @@
 """Evaluate one checkpoint: greedy actions on fixed levels, each played exactly once.
 
     python eval_mop.py --checkpoint checkpoints/BabyAI-GoToObj-v0/trial_0/checkpoint_final.pt
+    python eval_mop.py --checkpoint checkpoints/GoTos/trial_0/checkpoint_final.pt --tasks "BabyAI-GoToObj*"
     python eval_mop.py --checkpoint ... --disable_experts 0:2,1:2       # a lesion
 
 The levels are the first `num_episodes` evaluation levels of the task that the BabyAI bot can solve. Which they are, and
@@ -19,11 +20,11 @@ from minigrid.core.actions import Actions
 from minigrid.core.constants import COLOR_TO_IDX, DIR_TO_VEC, OBJECT_TO_IDX
 from tqdm import tqdm
 
-from basics.config import Parser, legacy_config
+from basics.config import Parser, legacy_config, tasks_of
 from basics.errors import UserError, run_script
 from basics.extensions import registered
 from fast_babyai.factory import make_vec_env
-from fast_babyai.reference import check_task, unsolvable_task
+from fast_babyai.reference import check_task, matching_tasks, unsolvable_task
 from fast_babyai.rules import EVAL_SEED_OFFSET, MAX_UNSOLVABLE_IN_A_ROW, LevelVectorEnv
 from results.checkpoints import load_checkpoint
 from results.eval_options import NUM_ENVS, NUM_EPISODES, Lesion, add_evaluation_flags, positive
@@ -367,7 +368,10 @@ def play(actor: Actor, env: EvalVectorEnv, on_episodes: Callable[[int], object] 
 def main() -> None:
     parser = Parser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--checkpoint", required=True, metavar="PATH", help="the checkpoint_*.pt to evaluate")
-    parser.add_argument("--task_id", help="play another task than the checkpoint was trained on")
+    parser.add_argument("--task_id", help="play this task, also another one than the checkpoint was trained on")
+    parser.add_argument(
+        "--tasks", help="play these tasks, names or patterns, comma-separated [what it was trained on, each of a set]"
+    )
     parser.add_argument("--max_steps", type=positive, help="step limit of an episode [default: as in training]")
     add_evaluation_flags(parser)
     arguments = parser.parse_args()
@@ -376,36 +380,43 @@ def main() -> None:
 
     checkpoint = load_checkpoint(arguments.checkpoint)
     config = legacy_config(checkpoint["config"])
-    task_id = arguments.task_id or config.get("task_id")
-    if task_id is None:
+    if arguments.task_id is not None and arguments.tasks is not None:
+        raise UserError("--task_id and --tasks both say what to play: give one of them")
+    if arguments.tasks is not None:
+        tasks = matching_tasks(part.strip() for part in arguments.tasks.split(","))
+    elif arguments.task_id is None and config.get("task_id") is None:
         raise UserError(f"{arguments.checkpoint}: its config does not say which task it was trained on; add --task_id")
+    else:
+        tasks = [arguments.task_id] if arguments.task_id is not None else tasks_of(config)
     max_steps = arguments.max_steps or config["max_steps"]
     num_episodes = arguments.num_episodes or NUM_EPISODES
-    check_task(task_id)  # before the sentence encoder, which takes its time
+    for task_id in tasks:
+        check_task(task_id)  # before the sentence encoder, which takes its time
     agent = load_agent(checkpoint, arguments.lang_encoder)
-    with tqdm(total=num_episodes * (1 + arguments.sampled), desc=task_id, unit="episode", leave=False) as progress:
-        play_levels = functools.partial(
-            evaluate,
-            agent,
-            task_id,
-            num_episodes,
-            num_envs=arguments.num_envs,
-            max_steps=max_steps,
-            backend=arguments.backend,
-            lesion=lesion,
-            on_episodes=progress.update,
-        )
-        evaluation = play_levels()
-        sampled = (
-            {"success_rate_sampled": play_levels(sampled=True).metrics["success_rate"]} if arguments.sampled else {}
-        )
-    steps = len(evaluation.routing_data)
-    print(f"checkpoint           {arguments.checkpoint}")
-    print(f"task                 {task_id}, {num_episodes} episodes, {steps} steps")
-    if lesion:
-        print(f"lesion               {lesion.name}")
-    for name, value in (evaluation.metrics | sampled).items():
-        print(f"{name:<20} {value:.4g}" if isinstance(value, float) else f"{name:<20} {value}")
+    for place, task_id in enumerate(tasks):
+        with tqdm(total=num_episodes * (1 + arguments.sampled), desc=task_id, unit="episode", leave=False) as progress:
+            play_levels = functools.partial(
+                evaluate,
+                agent,
+                task_id,
+                num_episodes,
+                num_envs=arguments.num_envs,
+                max_steps=max_steps,
+                backend=arguments.backend,
+                lesion=lesion,
+                on_episodes=progress.update,
+            )
+            evaluation = play_levels()
+            sampled = {}
+            if arguments.sampled:
+                sampled["success_rate_sampled"] = play_levels(sampled=True).metrics["success_rate"]
+        steps = len(evaluation.routing_data)
+        print(f"{chr(10) if place else ''}checkpoint           {arguments.checkpoint}")
+        print(f"task                 {task_id}, {num_episodes} episodes, {steps} steps")
+        if lesion:
+            print(f"lesion               {lesion.name}")
+        for name, value in (evaluation.metrics | sampled).items():
+            print(f"{name:<20} {value:.4g}" if isinstance(value, float) else f"{name:<20} {value}")
 
 
 if __name__ == "__main__":
