@@ -74,13 +74,19 @@ with app.setup(hide_code=True):
         "name",
         "num_episodes",
         "success_rate",
+        "success_rate_sampled",
         "path_ratio",
         "mean_lpc",
         "lpc_alpha",
         "num_updates",
         "evaluated_at",
     ]
-    SHOWN_AS: dict[str, str | Callable] = {"success_rate": "{:.3f}", "path_ratio": "{:.2f}", "mean_lpc": "{:.1f}"}
+    SHOWN_AS: dict[str, str | Callable] = {
+        "success_rate": "{:.3f}",
+        "success_rate_sampled": "{:.3f}",
+        "path_ratio": "{:.2f}",
+        "mean_lpc": "{:.1f}",
+    }
 
 
 @app.cell(hide_code=True)
@@ -169,7 +175,7 @@ def views(chosen_tabs, options, results):
 @app.cell(hide_code=True)
 def table(chosen_tabs, results):
     mo.stop("Table" not in chosen_tabs)
-    _rows = results[SHOWN].assign(
+    _rows = results[[_name for _name in SHOWN if _name in results]].assign(
         lpc_alpha=[number_text(alpha) if pd.notna(alpha) else "" for alpha in results["lpc_alpha"]]
     )
     mo.ui.table(

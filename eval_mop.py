@@ -6,9 +6,11 @@
     python eval_mop.py --checkpoint ... --own_pathway 0.1               # only the experts that the task uses
 
 The levels are the first `num_episodes` evaluation levels of the task that the BabyAI bot can solve. Which they are, and
-every number that comes out, is the same for any `num_envs` and in every run. Success means reward > 0.
+every number that comes out, is the same for any `num_envs` and in every run. Success means reward > 0. With `--sampled`
+they are played once more, by actions drawn from the policy: `success_rate_sampled`.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -293,6 +295,7 @@ def evaluate(
     lesion: Lesion | None = None,
     on_episodes: Callable[[int], object] | None = None,
     first_level: int = EVAL_SEED_OFFSET,
+    sampled: bool = False,
     along_the_bot: bool = False,
 ) -> Evaluation:
     """Play `num_episodes` evaluation levels of a task greedily and measure success, paths and routing.
@@ -304,6 +307,7 @@ def evaluate(
         lesion: experts switched off. With `own_pathway`, the whole policy plays first, to know the task's pathway.
         on_episodes: called with the number of episodes just finished, for progress bars.
         first_level: the level seed to begin with; to play one level again, name its seed and one episode.
+        sampled: instead of greedily, by actions drawn from the policy; the same ones in every evaluation.
         along_the_bot: the bot walks, and the agent only says what it would do (`AlongTheBot`).
 
     Raises:
@@ -321,7 +325,7 @@ def evaluate(
     rule = None if lesion is None else lesion.rule(agent.expert_hidden_sizes)
     env = EvalVectorEnv(task_id, num_envs, num_episodes, expert=along_the_bot, **levels)
     try:
-        actor = PolicyActor(agent, num_envs, rule)
+        actor = PolicyActor(agent, num_envs, rule, sampled)
         metrics, routing_data = play(AlongTheBot(actor) if along_the_bot else actor, env, on_episodes)
     finally:
         env.close()
@@ -411,8 +415,9 @@ def main() -> None:
         check_task(task_id)  # before the sentence encoder, which takes its time
     agent = load_agent(checkpoint, arguments.lang_encoder)
     for place, task_id in enumerate(tasks):
-        with tqdm(total=num_episodes, desc=task_id, unit="episode", leave=False) as progress:
-            evaluation = evaluate(
+        with tqdm(total=num_episodes * (1 + arguments.sampled), desc=task_id, unit="episode", leave=False) as progress:
+            play_levels = functools.partial(
+                evaluate,
                 agent,
                 task_id,
                 num_episodes,
@@ -422,13 +427,17 @@ def main() -> None:
                 lesion=lesion,
                 on_episodes=progress.update,
             )
+            evaluation = play_levels()
+            sampled = {}
+            if arguments.sampled:
+                sampled["success_rate_sampled"] = play_levels(sampled=True).metrics["success_rate"]
         steps = len(evaluation.routing_data)
-        print(f"{chr(10) if place else ''}checkpoint         {arguments.checkpoint}")
-        print(f"task               {task_id}, {num_episodes} episodes, {steps} steps")
+        print(f"{chr(10) if place else ''}checkpoint           {arguments.checkpoint}")
+        print(f"task                 {task_id}, {num_episodes} episodes, {steps} steps")
         if lesion:
-            print(f"lesion             {lesion.name}")
-        for name, value in evaluation.metrics.items():
-            print(f"{name:<18} {value:.4g}" if isinstance(value, float) else f"{name:<18} {value}")
+            print(f"lesion               {lesion.name}")
+        for name, value in (evaluation.metrics | sampled).items():
+            print(f"{name:<20} {value:.4g}" if isinstance(value, float) else f"{name:<20} {value}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@
     python study.py price --budget 1e6 --seeds 2       # three levels: what a price on experts or dropping some changes
     python study.py levels --tasks BabyAI-GoTo-v0 BabyAI-Open-v0 --budget 5e6 --seeds 1
     python study.py pathways --budget 5e6 --seeds 10   # twelve levels in one network: do pathways form?
+    python study.py reward --budget 2e7 --seeds 3      # four levels from reward alone: how soon 95 and 99 % succeed
+    python study.py reward_after --init_from study/levels/checkpoints       # what reward changes after imitation
 
 It is a loop over train_mop.py and train.py, then batch_eval.py, cross_task_viz.py and, for networks of many tasks,
 pathways.py; all it makes lies under --folder.
@@ -19,14 +21,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple
 
 from tqdm import tqdm
 
-from basics.config import POLICIES, Parser, load_keys
+from basics.config import OBJECTIVES, POLICIES, Parser, load_keys
 from basics.errors import PARENT, UserError, did_you_mean, run_script
 from results import paths, routing_caches, tables
 from results.eval_options import positive
@@ -75,12 +77,14 @@ class Study(NamedTuple):
         pathways: whether routing is recorded, and success without the largest experts measured.
         together: the name of the set of levels that one mixture learns at once; baselines still learn one each. Empty:
             every variant learns one level at a time.
+        after: whether runs begin with the weights that another study has trained.
     """
 
     levels: list[str]
     variants: list[Variant]
     pathways: bool
     together: str = ""
+    after: bool = False
 
 
 STUDIES = {
@@ -131,6 +135,21 @@ STUDIES = {
         ],
         pathways=True,
     ),
+    "reward": Study(
+        ["GoToObj", "GoToRedBall", "GoToLocal", "PutNextLocal"],
+        [mixture("mixture", objective="ppo"), Variant("GRU", "train.py", {"objective": "ppo"})],
+        pathways=True,
+    ),
+    "reward_after": Study(
+        ["GoTo", "Synth", "GoToSeq", "BossLevel"],
+        [
+            mixture("reward", objective="ppo"),
+            mixture("reward and imitation", objective="ppo", imitation_weight=0.1),
+            mixture("more imitation"),
+        ],
+        pathways=True,
+        after=True,
+    ),
     "pathways": Study(
         TWELVE_LEVELS,
         [
@@ -162,6 +181,7 @@ class Run(NamedTuple):
     seed: int
     variant: Variant
     levels: tuple[str, ...] = ()
+    init_from: Path | None = None
 
     def __str__(self) -> str:
         return f"{self.task_id}, {self.variant.name}, seed {self.seed}"
@@ -175,7 +195,7 @@ class Run(NamedTuple):
         folder = paths.run_dir(checkpoint_dir, self.task_id, self.trial, self.seed)
         if (folder / "checkpoint_final.pt").exists():
             return ""
-        keys = load_keys(SCRIPTS[self.variant.script])
+        keys = load_keys(SCRIPTS[self.variant.script], self.variant.flags.get("objective", OBJECTIVES[0]))
         shape = [int(self.variant.flags.get(name, keys[name].default)) for name in ("num_envs", "unroll_len")]
         num_updates = max(1, round(budget / (shape[0] * shape[1])))
         flags = dict(self.variant.flags) | {
@@ -187,6 +207,8 @@ class Run(NamedTuple):
         }
         if self.levels:
             flags |= {"tasks": json.dumps(self.levels), "checkpoint_interval": max(1, num_updates // ALONG)}
+        if self.init_from is not None:
+            flags["init_from"] = self.init_from
         command = [sys.executable, HERE / self.variant.script]
         command += [part for name, value in flags.items() for part in (f"--{name}", str(value))]
         if any(folder.glob("checkpoint_*.pt")):
@@ -198,6 +220,11 @@ class Run(NamedTuple):
         _, errors = process.communicate()
         running.discard(process)
         return "" if process.returncode == 0 else (errors.strip().splitlines() or [f"status {process.returncode}"])[-1]
+
+
+def starting_point(checkpoint_dir: Path, task_id: str, seed: int) -> Path:
+    """Return the checkpoint that a run of a study `after` begins with: trial 0 there."""
+    return paths.run_dir(checkpoint_dir, task_id, 0, seed) / "checkpoint_final.pt"
 
 
 def child_environment() -> dict[str, str]:
@@ -296,6 +323,8 @@ def table(study: Study, folder: Path) -> str:
             "env-steps": f"{sum(steps) / len(steps) / 1e6:.2f} M",
             "minutes": f"{sum(minutes) / len(minutes):.1f}",
         }
+        if study.variants[trial].flags.get("objective") == "ppo" and not study.after:
+            row |= {f"to {share:.0%}": shown_times(runs["checkpoint_path"], share) for share in (0.95, 0.99)}
         if study.pathways:
             caches = [path for path in runs["routing_cache"].dropna() if Path(path).exists()]
             without = (
@@ -324,6 +353,23 @@ def training_cost(checkpoint_path: str) -> tuple[float, float]:
     return steps.iloc[-1], (steps.diff().fillna(steps) / metrics["steps_per_second"]).sum() / 60
 
 
+def time_to(checkpoint_path: str, share: float) -> tuple[float, float] | None:
+    """Return after how many env-steps and episodes, by the metrics.csv beside a checkpoint, that share of a row's
+    episodes was first solved while learning; None: never."""
+    metrics = tables.read_metrics(Path(checkpoint_path).parent / paths.METRICS_FILE)
+    solved = (metrics["success_rate"] >= share).to_numpy()
+    if not solved.any():
+        return None
+    first = int(solved.argmax())
+    return metrics["env_steps"].iloc[first], metrics["episodes"].iloc[: first + 1].sum()
+
+
+def shown_times(checkpoint_paths: Iterable[str], share: float) -> str:
+    """Return `time_to` of several runs: env-steps in millions and thousands of episodes, `-` for never."""
+    times = [time_to(path, share) for path in checkpoint_paths]
+    return "; ".join("-" if time is None else f"{time[0] / 1e6:.2f} M, {time[1] / 1e3:.0f} k" for time in times)
+
+
 def agreement(caches: list[str]) -> float:
     """Return how far seeds find the same levels expensive: the mean of `seed_agreement` over their pairs, or NaN."""
 
@@ -347,10 +393,17 @@ def chosen_variants(study: Study, names: list[str] | None) -> dict[int, Variant]
     return {trial: variant for trial, variant in enumerate(study.variants) if names is None or variant.name in names}
 
 
-def runs_of_seed(study: Study, variants: Mapping[int, Variant], tasks: list[str], seed: int) -> list[Run]:
+def runs_of_seed(
+    study: Study, variants: Mapping[int, Variant], tasks: list[str], seed: int, init_from: Path | None = None
+) -> list[Run]:
     """Return the runs of one seed: a first answer for all before a second for any."""
     if not study.together:
-        return [Run(task_id, trial, seed, variant) for task_id in tasks for trial, variant in variants.items()]
+        starts = {task_id: init_from and starting_point(init_from, task_id, seed) for task_id in tasks}
+        return [
+            Run(task_id, trial, seed, variant, init_from=starts[task_id])
+            for task_id in tasks
+            for trial, variant in variants.items()
+        ]
     runs = []
     for trial, variant in variants.items():
         if variant.script == "train_mop.py":
@@ -372,6 +425,9 @@ def main() -> int:
         "--alone", type=float, default=5e5, help="of `pathways`: env-steps of a baseline on one level [%(default)g]"
     )
     parser.add_argument(
+        "--init_from", type=Path, metavar="DIR", help="of a reward_after study: where mixtures were trained"
+    )
+    parser.add_argument(
         "--jobs", "--workers", type=positive, default=os.cpu_count(), help="runs side by side [%(default)s]"
     )
     parser.add_argument("--folder", type=Path, help="where it all goes [study/<study>]")
@@ -388,10 +444,13 @@ def main() -> int:
             check_task(task_id)
 
     study = STUDIES[arguments.study]
+    if study.after != (arguments.init_from is not None):
+        raise UserError(f"{arguments.study} {'needs' if study.after else 'takes no'} --init_from")
     tasks = arguments.tasks or [f"BabyAI-{level}-v0" for level in study.levels]
     folder = arguments.folder or Path("study") / arguments.study
     chosen = chosen_variants(study, arguments.forms)
-    runs = [run for seed in range(arguments.seeds) for run in runs_of_seed(study, chosen, tasks, seed)]
+    seeds = range(arguments.seeds)
+    runs = [run for seed in seeds for run in runs_of_seed(study, chosen, tasks, seed, arguments.init_from)]
     alone = arguments.alone if study.together else math.inf
     began = time.monotonic()
     print(

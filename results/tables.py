@@ -46,7 +46,8 @@ RESULT_TYPES = {  # every results CSV starts with these columns; what config.yam
     "evaluated_at": "",
 }
 RESULT_COLUMNS = [*RESULT_TYPES]
-FURTHER_RESULT_TYPES = {  # further columns may follow
+FURTHER_RESULT_TYPES = {  # of columns that may follow
+    "success_rate_sampled": "float in [0, 1] or null",
     "trained_on": "name or null",
     "seed": "int >= 0 or null",
     "update": "int >= 0 or null",
@@ -239,8 +240,10 @@ def _locked(path: os.PathLike | str) -> Iterator[None]:
 
 
 def result_key(row: dict[str, str]) -> tuple[str, str, str]:
-    """Return what makes a row of a results CSV the only one of its kind: its checkpoint, task and lesion."""
-    return os.path.abspath(row["checkpoint_path"]), row.get("task_id", ""), row.get("lesion", "")
+    """Return what makes a row of a results CSV the only one of its kind: its checkpoint, the task where it is another
+    than it was trained on (each of a set's), and the lesion."""
+    is_own_task = row.get("trained_on", "") in ("", row.get("task_id"))  # rows of older programs do not tell
+    return os.path.abspath(row["checkpoint_path"]), "" if is_own_task else row["task_id"], row.get("lesion", "")
 
 
 def _cell(value) -> str:
