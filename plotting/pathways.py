@@ -477,6 +477,9 @@ def _against_difficulty(values: Mapping[str, np.ndarray], forms: Mapping[str, Ru
         text = f"{name}\nSpearman {rho:.2f} ({low:.2f} to {high:.2f})"
         plain(panel).set_title(wrapped(text, figure.get_figwidth() / columns - 0.6, small()), fontsize=small())
         panel.set_xscale("log")
+        ends = [reached.min(), reached.max()]
+        panel.set_xticks(ends, [number_text(float(end)) for end in ends])
+        panel.minorticks_off()
         if np.isinf(difficulty).any():
             panel.axvline(1.4 * reached.max(), color="grey", linewidth=0.8, linestyle=":")
     for panel in axes[:, 0]:
@@ -667,6 +670,7 @@ def plot_phases_of_tasks(results: "pd.DataFrame", measures: "pd.DataFrame") -> F
     phases: dict[str, list[str]] = {}
     for task, rows in measures.groupby("task_id"):
         names = list(dict.fromkeys(str(name).removeprefix("LPC, ") for name in rows["measure"]))
+        names = [name for name in names if name != "all steps"]  # of runs whose phases could not be told apart
         if len(names) > 1:
             phases[str(task)] = names
     phases = {task: names for task, names in phases.items() if any(task in runs.tasks for runs in forms.values())}
