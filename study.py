@@ -4,6 +4,8 @@
     python study.py settings --budget 5e5 --seeds 3    # three levels: one setting of config.yaml changed at a time
     python study.py price --budget 1e6 --seeds 2       # three levels: what a price on experts or dropping some changes
     python study.py levels --tasks BabyAI-GoTo-v0 BabyAI-Open-v0 --budget 5e6 --seeds 1
+    python study.py reward --budget 2e7 --seeds 3      # four levels from reward alone: how soon 95 and 99 % succeed
+    python study.py reward_after --init_from study/levels/checkpoints       # what reward changes after imitation
 
 It is a loop over train_mop.py and train.py, then batch_eval.py and cross_task_viz.py; all it makes lies under --folder.
 Interrupted, the same command goes on where it stopped: finished runs are passed over, unfinished ones resumed.
@@ -16,14 +18,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple
 
 from tqdm import tqdm
 
-from basics.config import POLICIES, Parser, load_keys
+from basics.config import OBJECTIVES, POLICIES, Parser, load_keys
 from basics.errors import PARENT, UserError, run_script
 from results import paths, routing_caches, tables
 from results.eval_options import positive
@@ -62,11 +64,13 @@ class Study(NamedTuple):
 
     Attributes:
         pathways: whether routing is recorded, and success without the largest experts measured.
+        after: whether runs begin with the weights that another study has trained.
     """
 
     levels: list[str]
     variants: list[Variant]
     pathways: bool
+    after: bool = False
 
 
 STUDIES = {
@@ -117,6 +121,21 @@ STUDIES = {
         ],
         pathways=True,
     ),
+    "reward": Study(
+        ["GoToObj", "GoToRedBall", "GoToLocal", "PutNextLocal"],
+        [mixture("mixture", objective="ppo"), Variant("GRU", "train.py", {"objective": "ppo"})],
+        pathways=True,
+    ),
+    "reward_after": Study(
+        ["GoTo", "Synth", "GoToSeq", "BossLevel"],
+        [
+            mixture("reward", objective="ppo"),
+            mixture("reward and imitation", objective="ppo", imitation_weight=0.1),
+            mixture("more imitation"),
+        ],
+        pathways=True,
+        after=True,
+    ),
 }
 
 
@@ -127,6 +146,7 @@ class Run(NamedTuple):
     trial: int
     seed: int
     variant: Variant
+    init_from: Path | None = None
 
     def __str__(self) -> str:
         return f"{self.task_id}, {self.variant.name}, seed {self.seed}"
@@ -140,7 +160,7 @@ class Run(NamedTuple):
         folder = paths.run_dir(checkpoint_dir, self.task_id, self.trial, self.seed)
         if (folder / "checkpoint_final.pt").exists():
             return ""
-        keys = load_keys(SCRIPTS[self.variant.script])
+        keys = load_keys(SCRIPTS[self.variant.script], self.variant.flags.get("objective", OBJECTIVES[0]))
         shape = [int(self.variant.flags.get(name, keys[name].default)) for name in ("num_envs", "unroll_len")]
         flags = dict(self.variant.flags) | {
             "task_id": self.task_id,
@@ -149,6 +169,8 @@ class Run(NamedTuple):
             "num_updates": max(1, round(budget / (shape[0] * shape[1]))),
             "checkpoint_dir": checkpoint_dir,
         }
+        if self.init_from is not None:
+            flags["init_from"] = self.init_from
         command = [sys.executable, HERE / self.variant.script]
         command += [part for name, value in flags.items() for part in (f"--{name}", str(value))]
         if any(folder.glob("checkpoint_*.pt")):
@@ -160,6 +182,11 @@ class Run(NamedTuple):
         _, errors = process.communicate()
         running.discard(process)
         return "" if process.returncode == 0 else (errors.strip().splitlines() or [f"status {process.returncode}"])[-1]
+
+
+def starting_point(checkpoint_dir: Path, task_id: str, seed: int) -> Path:
+    """Return the checkpoint that a run of a study `after` begins with: trial 0 there."""
+    return paths.run_dir(checkpoint_dir, task_id, 0, seed) / "checkpoint_final.pt"
 
 
 def child_environment() -> dict[str, str]:
@@ -240,6 +267,8 @@ def table(study: Study, folder: Path) -> str:
             "env-steps": f"{sum(steps) / len(steps) / 1e6:.2f} M",
             "minutes": f"{sum(minutes) / len(minutes):.1f}",
         }
+        if study.variants[trial].flags.get("objective") == "ppo" and not study.after:
+            row |= {f"to {share:.0%}": shown_times(runs["checkpoint_path"], share) for share in (0.95, 0.99)}
         if study.pathways:
             caches = [path for path in runs["routing_cache"].dropna() if Path(path).exists()]
             without = (
@@ -268,6 +297,23 @@ def training_cost(checkpoint_path: str) -> tuple[float, float]:
     return steps.iloc[-1], (steps.diff().fillna(steps) / metrics["steps_per_second"]).sum() / 60
 
 
+def time_to(checkpoint_path: str, share: float) -> tuple[float, float] | None:
+    """Return after how many env-steps and episodes, by the metrics.csv beside a checkpoint, that share of a row's
+    episodes was first solved while learning; None: never."""
+    metrics = tables.read_metrics(Path(checkpoint_path).parent / paths.METRICS_FILE)
+    solved = (metrics["success_rate"] >= share).to_numpy()
+    if not solved.any():
+        return None
+    first = int(solved.argmax())
+    return metrics["env_steps"].iloc[first], metrics["episodes"].iloc[: first + 1].sum()
+
+
+def shown_times(checkpoint_paths: Iterable[str], share: float) -> str:
+    """Return `time_to` of several runs: env-steps in millions and thousands of episodes, `-` for never."""
+    times = [time_to(path, share) for path in checkpoint_paths]
+    return "; ".join("-" if time is None else f"{time[0] / 1e6:.2f} M, {time[1] / 1e3:.0f} k" for time in times)
+
+
 def agreement(caches: list[str]) -> float:
     """Return how far seeds find the same levels expensive: the mean of `seed_agreement` over their pairs, or NaN."""
 
@@ -283,6 +329,9 @@ def main() -> int:
     parser.add_argument("--seeds", type=positive, default=2, help="runs of each kind [%(default)s]")
     parser.add_argument("--num_episodes", type=positive, default=512, help="levels per evaluation [%(default)s]")
     parser.add_argument("--tasks", nargs="+", help="other levels than the study's own")
+    parser.add_argument(
+        "--init_from", type=Path, metavar="DIR", help="of a reward_after study: where mixtures were trained"
+    )
     parser.add_argument("--jobs", type=positive, default=os.cpu_count(), help="runs side by side [%(default)s]")
     parser.add_argument("--folder", type=Path, help="where it all goes [study/<study>]")
     arguments = parser.parse_args()
@@ -298,10 +347,12 @@ def main() -> int:
             check_task(task_id)
 
     study = STUDIES[arguments.study]
+    if study.after != (arguments.init_from is not None):
+        raise UserError(f"{arguments.study} {'needs' if study.after else 'takes no'} --init_from")
     tasks = arguments.tasks or [f"BabyAI-{level}-v0" for level in study.levels]
     folder = arguments.folder or Path("study") / arguments.study
     runs = [
-        Run(task_id, trial, seed, variant)
+        Run(task_id, trial, seed, variant, arguments.init_from and starting_point(arguments.init_from, task_id, seed))
         for seed in range(arguments.seeds)  # a first answer for all before a second for any
         for task_id in tasks
         for trial, variant in enumerate(study.variants)

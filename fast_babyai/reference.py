@@ -19,6 +19,7 @@ Success means reward > 0: BabyAI also terminates failed missions.
 
 import contextlib
 import copy
+import fnmatch
 import functools
 import io
 import operator
@@ -45,9 +46,11 @@ from fast_babyai.rules import (
     OBSERVATION_SPACE,
     PLAN_LIMIT,
     RENDER_FPS,
+    Deal,
     LevelVectorEnv,
     check_render_mode,
     check_seeds,
+    deal_environments,
     training_level_seed,
 )
 
@@ -64,6 +67,52 @@ def check_task(task_id: str) -> None:
             f"unknown task {task_id!r}.{did_you_mean(task_id, babyai_tasks())}"
             " A task_id looks like 'BabyAI-GoToLocal-v0'; minigrid's documentation lists them all."
         )
+
+
+def matching_tasks(patterns: Iterable[str]) -> list[str]:
+    """Return the tasks that names, or patterns such as `BabyAI-GoTo*`, stand for: in this order, those of a pattern by
+    name, each once.
+
+    Raises:
+        UserError: there is no such task; it names the closest.
+    """
+    found: dict[str, None] = {}
+    for pattern in patterns:
+        matches = sorted(task for task in babyai_tasks() if fnmatch.fnmatchcase(task, pattern))
+        if not matches:
+            is_pattern = bool(set(pattern) & set("*?["))
+            if not is_pattern:
+                check_task(pattern)
+            near = did_you_mean(pattern.strip("*"), babyai_tasks())
+            raise UserError(f"no BabyAI task matches {pattern!r}.{near} Tasks look like 'BabyAI-GoToLocal-v0'")
+        found |= dict.fromkeys(matches)
+    return list(found)
+
+
+def share_out(
+    task_id: str | Sequence[str], num_envs: int, task_weights: Sequence[float] | None = None
+) -> tuple[tuple[str, ...], Deal]:
+    """Return the tasks that `task_id` names, one or several, and which of `num_envs` environments runs which.
+
+    Args:
+        task_weights: of the tasks, in their order; None: all alike (`rules.deal_environments`).
+
+    Raises:
+        UserError: unknown task, one named twice, none at all, fewer environments than tasks, or impossible weights.
+    """
+    tasks = (task_id,) if isinstance(task_id, str) else tuple(task_id)
+    if not tasks:
+        raise UserError("there is no task to run: name at least one")
+    for task in tasks:
+        check_task(task)
+        if tasks.count(task) > 1:
+            raise UserError(f"{task} stands among the tasks twice: give it a larger one of task_weights instead")
+    weights = [1.0] * len(tasks) if task_weights is None else [float(weight) for weight in task_weights]
+    if len(weights) != len(tasks) or not all(0 < weight < float("inf") for weight in weights):
+        raise UserError(f"task_weights are {weights}: expected {len(tasks)} numbers > 0, one for each of the tasks")
+    if num_envs < len(tasks):
+        raise UserError(f"num_envs is {num_envs}, but each of {len(tasks)} tasks needs an environment at least")
+    return tasks, deal_environments(num_envs, weights)
 
 
 def check_assertions() -> None:
@@ -399,7 +448,7 @@ def unsolvable_task(task_id: str) -> UserError:
 
 
 class BabyAIVectorEnv(SyncVectorEnv, LevelVectorEnv):
-    """`num_envs` environments of one task, stepped one after the other (see the module's docstring).
+    """`num_envs` environments of one task or several, stepped one after the other (see the module's docstring).
 
     `reset(seed=S)` starts the training levels of seed S; `reset(seed=[...])` plays exactly the given levels, and
     `options={"reset_mask": bool [N]}` restarts some of the environments.
@@ -410,16 +459,20 @@ class BabyAIVectorEnv(SyncVectorEnv, LevelVectorEnv):
 
     def __init__(
         self,
-        task_id: str,
+        task_id: str | Sequence[str],
         num_envs: int,
         max_steps: int | None = None,
         expert: bool = True,
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         train_levels: int | None = None,
+        task_weights: Sequence[float] | None = None,
     ):
         self.train_levels = train_levels
+        self.tasks, self._deal = share_out(task_id, num_envs, task_weights)
+        self.task_of_env = self._deal.task
         super().__init__(
-            [lambda: BabyAIEnv(task_id, max_steps, expert)] * num_envs, autoreset_mode=AutoresetMode(autoreset_mode)
+            [functools.partial(BabyAIEnv, self.tasks[task], max_steps, expert) for task in self.task_of_env],
+            autoreset_mode=AutoresetMode(autoreset_mode),
         )
 
     def reset(self, *, seed: int | Sequence[int] | np.ndarray | None = None, options: dict | None = None):
@@ -438,9 +491,9 @@ class BabyAIVectorEnv(SyncVectorEnv, LevelVectorEnv):
 
     def _start_levels(self, seed: int) -> None:
         self._seed = seed
-        for index, env in enumerate(self.envs):
+        for env, place, count in zip(self.envs, self._deal.place.tolist(), self._deal.count.tolist(), strict=True):
             env.level_of_episode = functools.partial(
-                training_level_seed, seed, index, self.num_envs, train_levels=self.train_levels
+                training_level_seed, seed, place, count, train_levels=self.train_levels
             )
             env.next_episode = 0
             env.plan_failures = 0

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from gymnasium import spaces
@@ -35,9 +36,42 @@ PLAN_LIMIT = 1000  # subgoals the bot may push in one replan; real plans need a 
 MAX_DEPTH = 256  # subgoals on the bot's stack at once
 
 
-@functools.lru_cache(maxsize=4)
+class Deal(NamedTuple):
+    """Which environment runs which task, int64 [N] each.
+
+    Attributes:
+        task: the task of each environment, by its place among the tasks.
+        place: the environment's place among those of its task.
+        count: how many environments its task has.
+    """
+
+    task: np.ndarray
+    place: np.ndarray
+    count: np.ndarray
+
+
+def deal_environments(num_envs: int, weights: Sequence[float]) -> Deal:
+    """Deal environments out to tasks, one after the other: each to the task that has least of what is its due so far,
+    environments / weight, and of several such tasks to the first.
+
+    So every task has one of the first environments, and with equal weights they go round.
+
+    Args:
+        num_envs: at least as many as there are tasks.
+        weights: of the tasks, each > 0.
+    """
+    task, place = np.zeros((2, num_envs), np.int64)
+    dealt = np.zeros(len(weights), np.int64)
+    for index in range(num_envs):
+        task[index] = chosen = int(np.argmin(dealt / np.asarray(weights, np.float64)))
+        place[index] = dealt[chosen]
+        dealt[chosen] += 1
+    return Deal(task, place, dealt[task])
+
+
+@functools.lru_cache(maxsize=32)  # tasks side by side may be in passes of their own
 def _shuffled_levels(seed: int, level_pass: int, train_levels: int) -> np.ndarray:
-    return np.random.default_rng([seed, level_pass]).permutation(train_levels)
+    return np.random.default_rng([seed, level_pass]).permutation(train_levels).astype(np.int32)
 
 
 def training_level_seed(seed: int, env_index: int, num_envs: int, episode: int, train_levels: int | None) -> int:
@@ -46,6 +80,9 @@ def training_level_seed(seed: int, env_index: int, num_envs: int, episode: int, 
     The environments deal the levels out among themselves: episode j of environment i takes place j * num_envs + i.
     With `train_levels=None` levels never repeat: the places are the level seeds. With a number, the first pass goes
     through that many levels in order, and every later pass shuffles them anew.
+
+    Where several tasks run side by side, this is said of the environments of each task alone (`Deal.place` of
+    `Deal.count`): which levels a task has does not depend on what runs beside it.
     """
     place = episode * num_envs + env_index
     if train_levels is None:
@@ -82,6 +119,8 @@ class LevelVectorEnv(VectorEnv):
     or repeats it, the next one is. NO_ACTION where there is no `bot_action`.
 
     Attributes:
+        tasks: the tasks that run side by side.
+        task_of_env: which of them each environment runs, int64 [N].
         next_episode: each environment's next episode, by number, int64 [N].
         env_contexts: of the running episodes, one per environment: the `env_context` of a routing cache.
         parts_done: of the running episodes, int8 [N, 2]: whether each part of a mission of two parts ("and", "then",
@@ -89,6 +128,8 @@ class LevelVectorEnv(VectorEnv):
             not told of a step that ends the episode.
     """
 
+    tasks: tuple[str, ...]
+    task_of_env: np.ndarray
     next_episode: np.ndarray
     env_contexts: Sequence[dict]
     parts_done: np.ndarray

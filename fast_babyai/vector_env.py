@@ -13,7 +13,7 @@ from fast_babyai.bot import BOT, replan, reset_bot
 from fast_babyai.due_action import due_action
 from fast_babyai.dynamics import start_level, step, take_in_hand
 from fast_babyai.generator import LevelGenerator
-from fast_babyai.reference import render_level, unsolvable_task
+from fast_babyai.reference import render_level, share_out, unsolvable_task
 from fast_babyai.rules import (
     ACTION_SPACE,
     IMAGE_SHAPE,
@@ -146,7 +146,7 @@ def longer(history: np.ndarray) -> np.ndarray:
 
 
 class FastBabyAIVectorEnv(LevelVectorEnv):
-    """N environments of one BabyAI task, compiled.
+    """N environments of one BabyAI task, or of several side by side, compiled.
 
     Observations (a Dict space): `image` uint8 [N, 7, 7, 3], `direction` int64 [N], `carrying` int8 [N]. Actions:
     minigrid's seven. Rewards are BabyAI's, and success is reward > 0: BabyAI also terminates failed missions.
@@ -162,26 +162,32 @@ class FastBabyAIVectorEnv(LevelVectorEnv):
     `reset(seed=[...])` plays exactly the given level seeds, and `options={"reset_mask": bool [N]}` restarts some.
 
     Args:
-        task_id: a registered BabyAI task.
+        task_id: a registered BabyAI task, or several: `["BabyAI-GoToObj-v0", "BabyAI-Open-v0"]`. The attribute
+            `task_of_env` says which of `tasks` each environment runs.
         max_steps: the step limit of an episode; None keeps the task's own.
         expert: whether infos carry what the bot would do. Without it no episode is cut short for want of a plan.
         autoreset_mode: gymnasium's, or its name: "SameStep", "NextStep" or "Disabled".
-        train_levels: training levels before they repeat, in a new order; None: never.
+        train_levels: training levels of a task before they repeat, in a new order; None: never.
+        task_weights: of several tasks, the share of environments that each has (`rules.deal_environments`); None: all
+            alike.
 
     Raises:
-        UserError: unknown task, or (on reset) a task of which the bot solves no level.
+        UserError: unknown task, more tasks than environments, or (on reset) a task of which the bot solves no level.
     """
 
     def __init__(
         self,
-        task_id: str,
+        task_id: str | Sequence[str],
         num_envs: int,
         max_steps: int | None = None,
         expert: bool = True,
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         train_levels: int | None = None,
+        task_weights: Sequence[float] | None = None,
     ):
-        self.task_id, self.num_envs, self.max_steps = task_id, num_envs, max_steps
+        self.tasks, self._deal = share_out(task_id, num_envs, task_weights)
+        self.task_of_env = self._deal.task
+        self.num_envs, self.max_steps = num_envs, max_steps
         self.expert, self.train_levels = expert, train_levels
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {
@@ -195,7 +201,7 @@ class FastBabyAIVectorEnv(LevelVectorEnv):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
 
-        self.generator = LevelGenerator(task_id, max_steps)
+        self.generators: Sequence[LevelGenerator] = [LevelGenerator(task, max_steps) for task in self.tasks]
         self._envs = np.zeros(num_envs, ENV)
         self._bots = np.zeros(num_envs, BOT)
         self._levels = np.zeros(num_envs, LEVEL)
@@ -290,8 +296,9 @@ class FastBabyAIVectorEnv(LevelVectorEnv):
         return {"final_obs": final_obs, "_final_obs": done, "final_info": final_info, "_final_info": done}
 
     def _take_level(self, index: int, level_seed: int) -> None:
-        self.generator.generate(self._levels, index, level_seed)
-        self._missions[index] = self.generator.mission(self._levels[index])
+        generator = self.generators[self.task_of_env[index]]
+        generator.generate(self._levels, index, level_seed)
+        self._missions[index] = generator.mission(self._levels[index])
         self._bot_steps[index] = self._levels["bot_steps"][index]
         self._level_seeds[index] = level_seed
         self._history[index] = NO_ACTION
@@ -302,15 +309,16 @@ class FastBabyAIVectorEnv(LevelVectorEnv):
 
     def _take_next_solvable_level(self, index: int) -> None:
         seed = 0 if self._seed is None else self._seed  # none yet where only certain levels were asked for
+        place, count = int(self._deal.place[index]), int(self._deal.count[index])
         for _ in range(MAX_UNSOLVABLE_IN_A_ROW):
             episode = int(self.next_episode[index])
-            level_seed = training_level_seed(seed, index, self.num_envs, episode, self.train_levels)
+            level_seed = training_level_seed(seed, place, count, episode, self.train_levels)
             self.next_episode[index] += 1
             self._take_level(index, int(level_seed))
             if self._bot_steps[index] >= 0:
                 return
             self._plan_failures[index] += 1
-        raise unsolvable_task(self.task_id)
+        raise unsolvable_task(self.tasks[self.task_of_env[index]])
 
     def get_state(self) -> dict[str, np.ndarray]:
         """Return all that `set_state` needs to go on from here, in an environment of the same arguments."""
@@ -376,10 +384,10 @@ class FastBabyAIVectorEnv(LevelVectorEnv):
 
     def render(self) -> tuple[np.ndarray, ...]:
         """Return minigrid's picture of every environment, uint8 [height, width, 3] each."""
-        steps = self._envs["step_count"]
+        episodes = zip(self.task_of_env, self._level_seeds, self._history, self._envs["step_count"], strict=True)
         return tuple(
-            render_level(self.task_id, int(seed), history[:count], self.max_steps)
-            for seed, history, count in zip(self._level_seeds, self._history, steps, strict=True)
+            render_level(self.tasks[task], int(seed), history[:count], self.max_steps)
+            for task, seed, history, count in episodes
         )
 
 

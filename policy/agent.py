@@ -69,7 +69,8 @@ def lang_dim_of(config: Mapping[str, Any]) -> int:
 
 
 def build_policy(config: Mapping[str, Any]) -> RecurrentPolicy:
-    """Return a new policy of the kind and sizes that `config` names (a mixture if it has expert_hidden_sizes).
+    """Return a new policy of the kind and sizes that `config` names (a mixture if it has expert_hidden_sizes), with a
+    value head if its objective is ppo.
 
     Raises:
         UserError: it names an expert, a router or an extension that is not there.
@@ -77,6 +78,7 @@ def build_policy(config: Mapping[str, Any]) -> RecurrentPolicy:
     shared = {name: config[name] for name in ("intermediate_dim", "num_actions", "obs_encoding", "lang_fusion")}
     shared["lang_dim"] = lang_dim_of(config)
     shared["parsed"] = config["lang_encoder"] == "parser"
+    shared["value_head"] = config["objective"] == "ppo"
     load_extensions(config["extensions"])
     if "expert_hidden_sizes" not in config:
         return GRUPolicy(config["hidden_size"], **shared)
@@ -178,6 +180,14 @@ class Agent(nn.Module):
             getattr(self, name.removesuffix("_state_dict")).load_state_dict(checkpoint[name])
 
 
+def policy_keys(config: Mapping[str, Any]) -> list[str]:
+    """Return the names of the keys that decide what the policy of a config is and which embeddings it reads."""
+    kind = ["hidden_size"]
+    if "expert_hidden_sizes" in config:
+        kind = ["expert_hidden_sizes", "router_hidden_size", "expert_kind", "router_kind"]
+    return [*kind, "intermediate_dim", "lang_dim", "obs_encoding", "lang_fusion", "lang_encoder"]
+
+
 @functools.cache
 def _say_that_no_copy_is_needed(lang_encoder: str, recorded: str) -> None:
     say(f"--lang_encoder {lang_encoder} is not used where missions are read by `lang_encoder: {recorded}`")
@@ -185,12 +195,7 @@ def _say_that_no_copy_is_needed(lang_encoder: str, recorded: str) -> None:
 
 def _checked(config: dict[str, Any]) -> dict[str, Any]:
     """Return a checkpoint's config, the values that shape the policy checked as config.yaml describes them."""
-    kind = (
-        ("expert_hidden_sizes", "router_hidden_size", "expert_kind", "router_kind")
-        if "expert_hidden_sizes" in config
-        else ("hidden_size",)
-    )
-    names = (*kind, "intermediate_dim", "lang_dim", "obs_encoding", "lang_fusion", "lang_encoder", "extensions")
+    names = [*policy_keys(config), "objective", "extensions"]
     missing = [name for name in names if name not in config]
     if missing:
         raise UserError(f"its config lacks {', '.join(missing)}")

@@ -109,6 +109,11 @@ class MissionFeatures:
         self.features: tuple[Tensor, ...] = ()
         self._row_of: dict[int, int] = {}
 
+    @property
+    def numbers(self) -> np.ndarray:
+        """The missions by number, int64 [M], row by row of the features."""
+        return np.fromiter(self._row_of, np.int64, len(self._row_of))
+
     def rows(self, numbers: np.ndarray) -> np.ndarray:
         """Return which rows of the features missions [N] have, int64 [N]; the features grow by those that are new."""
         new = [number for number in dict.fromkeys(numbers.tolist()) if number not in self._row_of]

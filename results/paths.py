@@ -17,6 +17,7 @@ RESULTS_PATH = "evaluation_results.csv"
 CACHE_DIR = "evaluation_cache"
 PLOTS_DIR = "plots"
 METRICS_FILE = "metrics.csv"  # beside a run's checkpoints
+METRICS_BY_TASK_FILE = "metrics_by_task.csv"  # beside it, of a run on several tasks
 ROUTING_FILE = "routing_data.json"
 
 

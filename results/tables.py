@@ -65,6 +65,16 @@ METRICS_COLUMNS = [  # of metrics.csv beside a checkpoint, all numbers; a metric
     "lr",
     "steps_per_second",
 ]
+METRICS_BY_TASK_COLUMNS = [  # of metrics_by_task.csv
+    "update",
+    "task_id",
+    "env_steps",
+    "success_rate",
+    "accuracy",
+    "ce",
+    "mean_lpc",
+    "episodes",
+]
 MISSING = (
     "",
     "nan",
@@ -79,13 +89,13 @@ _NO_TEXT = re.compile("[\udc80-\udcff]")  # bytes that were no UTF-8, as "surrog
 csv.field_size_limit(LONGEST_CELL)  # else csv refuses to read what it wrote itself
 
 
-def write_metrics(path: os.PathLike | str, rows: Iterable[dict[str, float]]) -> None:
+def write_metrics(path: os.PathLike | str, rows: Iterable[dict], known: Sequence[str] = METRICS_COLUMNS) -> None:
     """Write `metrics.csv`, one row per log interval; a number that does not exist (nan) is an empty cell.
 
-    The columns are those of all rows, known ones first.
+    The columns are those of all rows, `known` ones first.
     """
     rows = list(rows)
-    columns = list(dict.fromkeys([*METRICS_COLUMNS, *(name for row in rows for name in row)]))
+    columns = list(dict.fromkeys([*known, *(name for row in rows for name in row)]))
     _write_csv(path, columns, rows)
 
 
@@ -103,6 +113,20 @@ def read_metrics(path: os.PathLike | str) -> "pd.DataFrame":
         raise ArtifactError(path, "damaged: the column update is missing")
     types = dict.fromkeys(METRICS_COLUMNS, "float or null") | {"update": "float >= 0"}
     return _frame(path, [*METRICS_COLUMNS, *columns], rows, types, problems)
+
+
+def read_metrics_by_task(path: os.PathLike | str) -> "pd.DataFrame":
+    """Read the `metrics_by_task.csv` of a run on several tasks: one row per log interval and task.
+
+    Raises:
+        ArtifactError: no such file, damaged, or no metrics_by_task.csv.
+    """
+    problems: list[str] = []
+    columns, rows = _parse_csv(path, read_bytes(path), problems)
+    if not {"update", "task_id"} <= set(columns):
+        raise ArtifactError(path, "damaged: the columns update and task_id are missing")
+    types = dict.fromkeys(METRICS_BY_TASK_COLUMNS, "float or null") | {"update": "float >= 0", "task_id": "name"}
+    return _frame(path, [*METRICS_BY_TASK_COLUMNS, *columns], rows, types, problems)
 
 
 def read_result_rows(path: os.PathLike | str) -> Sequence[dict[str, str]]:

@@ -32,15 +32,15 @@ TASK = "BabyAI-GoToRedBall-v0"
 ID = f"rl_mop/{TASK}"
 
 
-@pytest.fixture
-def env():
-    env = FastBabyAIVectorEnv(TASK, 5, max_steps=12)
+@pytest.fixture(params=[TASK, [TASK, "BabyAI-GoToObjS4-v0", "BabyAI-OpenRedDoor-v0"]], ids=["one_task", "several"])
+def env(request):
+    env = FastBabyAIVectorEnv(request.param, 5, max_steps=12)
     yield env
     env.close()
 
 
 def test_masks_and_metadata_are_those_of_gymnasiums_own_vector_environment(env):
-    plain = make_vec_env(TASK, 5, backend="minigrid", max_steps=12)
+    plain = make_vec_env(env.tasks, 5, backend="minigrid", max_steps=12)
     assert env.metadata["render_fps"] == plain.metadata["render_fps"] == 10
     (_, infos), (_, expected) = env.reset(seed=3), plain.reset(seed=3)
     for _ in range(30):
@@ -69,7 +69,7 @@ def test_gymnasiums_wrappers_of_vector_environments_work(env, wrapper):
 
 
 def test_attributes_are_minigrids(env):
-    plain = make_vec_env(TASK, 5, backend="minigrid", max_steps=12)
+    plain = make_vec_env(env.tasks, 5, backend="minigrid", max_steps=12)
     env.reset(seed=[1, 2, 3, 4, 5])
     plain.reset(seed=[1, 2, 3, 4, 5])
     for _ in range(4):
@@ -80,7 +80,8 @@ def test_attributes_are_minigrids(env):
         actions = np.array([0, 1, 2, 2, 1])
         env.step(actions)
         plain.step(actions)
-    np.testing.assert_array_equal(env.call("render"), env.render())
+    for called, rendered in zip(env.call("render"), env.render(), strict=True):
+        np.testing.assert_array_equal(called, rendered)
     with pytest.raises(AttributeError, match="no attribute 'grid', but mission"):
         env.get_attr("grid")
     with pytest.raises(AttributeError, match="cannot be set"):

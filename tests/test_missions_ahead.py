@@ -8,6 +8,7 @@ import psutil
 import pytest
 
 from basics.config import load_keys
+from fast_babyai import FastBabyAIVectorEnv
 from fast_babyai.reference import make_level_env, reset_level
 from fast_babyai.rules import training_level_seed
 from policy.language import SentenceEncoder
@@ -37,13 +38,13 @@ def test_missions_come_in_the_order_of_training(train_levels):
 
 def test_it_is_ahead_overtakes_and_ends(own_cache):
     encoder = SentenceEncoder(ENCODER)
-    ahead = MissionsAhead(ENCODER, TASK, 0, 4, None, 1)
-    ahead.reached(8, 0)
+    ahead = MissionsAhead(ENCODER, FastBabyAIVectorEnv(TASK, 4), 0, None, 1)
+    ahead.reached(np.array([0, 2, 1, 1]), 0)
     assert ahead._process is None, "too few missions for a process"
-    ahead.reached(8, 5)
+    ahead.reached(np.array([0, 2, 1, 1]), 5)
     process = psutil.Process(ahead._process.pid)
     for reached, place in ((8, 30), (1000, 1030)):
-        ahead.reached(reached, 5)
+        ahead.reached(np.full(4, reached // 4), 5)
         mission = next(missions_from(place, TASK, 0, 4, None))
         deadline = time.monotonic() + 120
         found = None
@@ -58,19 +59,33 @@ def test_it_is_ahead_overtakes_and_ends(own_cache):
     assert not process.is_running()
 
 
+def test_every_one_of_several_tasks_is_encoded_ahead(own_cache):
+    tasks, encoder = ["BabyAI-GoToSeqS5R2-v0", TASK], SentenceEncoder(ENCODER)
+    ahead = MissionsAhead(ENCODER, FastBabyAIVectorEnv(tasks, 4, task_weights=[1, 3]), 0, None, 1)
+    next_episode = np.array([40, 2, 7, 3])  # environment 0 runs the first task, alone
+    ahead.reached(next_episode, 5)
+    assert ahead.job["counts"] == [1, 3]
+    missions = [next(missions_from(45, tasks[0], 0, 1, None)), next(missions_from(3 * 7 + 5, TASK, 0, 3, None))]
+    deadline = time.monotonic() + 120
+    while any(encoder._kept.find(mission) is None for mission in missions):
+        assert time.monotonic() < deadline, "missions were not encoded"
+        time.sleep(0.1)
+    ahead.close()
+
+
 def test_it_ends_with_its_standard_input(own_cache):
-    ahead = MissionsAhead(ENCODER, TASK, 0, 4, None, 1)
-    ahead.reached(0, 5)
+    ahead = MissionsAhead(ENCODER, FastBabyAIVectorEnv(TASK, 4), 0, None, 1)
+    ahead.reached(np.zeros(4, int), 5)
     ahead._process.stdin.close()  # what happens when the program is killed
     assert ahead._process.wait(timeout=120) == 0
 
 
 def test_one_that_has_died_is_said_once_and_done_without(own_cache, capfd):
-    ahead = MissionsAhead("no-such-encoder", TASK, 0, 4, None, 1)
-    ahead.reached(0, 5)
+    ahead = MissionsAhead("no-such-encoder", FastBabyAIVectorEnv(TASK, 4), 0, None, 1)
+    ahead.reached(np.zeros(4, int), 5)
     ahead._process.wait(timeout=120)
-    for place in range(3):
-        ahead.reached(place, 5)
+    for episode in range(3):
+        ahead.reached(np.full(4, episode), 5)
     assert capfd.readouterr().err.count("has ended") == 1
 
 

@@ -1,7 +1,8 @@
-"""What a training run writes down as it goes: metrics.csv, and TensorBoard and Weights & Biases where wanted."""
+"""What a training run writes down as it goes: metrics.csv, of several tasks metrics_by_task.csv, and TensorBoard and
+Weights & Biases where wanted."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from results import paths, tables
 
 
 class MetricsLog:
-    """The rows of metrics.csv beside the checkpoints, and copies of them elsewhere.
+    """The rows of metrics.csv and metrics_by_task.csv beside the checkpoints, and copies of the former elsewhere.
 
     Args:
         since_update: where the run goes on; rows of later updates, of a run that was killed, are dropped. Columns that
@@ -19,17 +20,16 @@ class MetricsLog:
     """
 
     def __init__(self, config: Mapping[str, Any], folder: Path, since_update: int):
-        self.path = folder / paths.METRICS_FILE
-        self.rows: list[dict[str, Any]] = []
+        self.path, self.path_by_task = folder / paths.METRICS_FILE, folder / paths.METRICS_BY_TASK_FILE
+        self.rows = _rows_until(since_update, self.path, tables.read_metrics)
+        self.rows_by_task = _rows_until(since_update, self.path_by_task, tables.read_metrics_by_task)
         self.is_written = True
-        if since_update > 0 and self.path.exists():
-            rows = tables.read_metrics(self.path).to_dict("records")
-            self.rows = [{str(name): row[name] for name in row} for row in rows if row["update"] <= since_update]
         self.copies = [copy(config, folder, since_update) for name, copy in COPIES.items() if config.get(name)]
 
-    def add(self, row: dict[str, float], write: bool = True) -> None:
-        """Add a row; `write` says whether metrics.csv may be changed already."""
+    def add(self, row: dict[str, float], by_task: Sequence[dict] = (), write: bool = True) -> None:
+        """Add a row, and those of its tasks; `write` says whether the files may be changed already."""
         self.rows.append(row)
+        self.rows_by_task += by_task
         self.is_written = False
         if write:
             self._write()
@@ -39,6 +39,8 @@ class MetricsLog:
     def _write(self) -> None:
         try:
             tables.write_metrics(self.path, self.rows)
+            if self.rows_by_task:
+                tables.write_metrics(self.path_by_task, self.rows_by_task, tables.METRICS_BY_TASK_COLUMNS)
             self.is_written = True
         except ArtifactError as error:  # the next row brings this one along
             warn(f"{error}; training goes on")
@@ -48,6 +50,14 @@ class MetricsLog:
             self._write()
         for _, close in filter(None, self.copies):
             close()
+
+
+def _rows_until(update: int, path: Path, read: Callable) -> list[dict[str, Any]]:
+    """Return the rows of a run that goes on from an update; none of one that begins anew."""
+    if update == 0 or not path.exists():
+        return []
+    rows = read(path).to_dict("records")
+    return [{str(name): row[name] for name in row} for row in rows if row["update"] <= update]
 
 
 def _tensorboard(config: Mapping[str, Any], folder: Path, since_update: int):

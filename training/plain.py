@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from basics.config import tasks_of
 from fast_babyai.factory import make_vec_env, sample_missions
 from fast_babyai.rules import NUM_ACTIONS
 from mixture_of_experts import compute_lpc
@@ -29,10 +30,10 @@ class PlainTrainer:
         torch.manual_seed(0)
         self.config = {**config, "num_actions": NUM_ACTIONS}
         self.agent = Agent(self.config, make_encoder(config["lang_encoder"], config["lang_fallback"]))
-        self.agent.begin_projection(sample_missions(config["task_id"]), config["train_lang_proj"])
+        self.agent.begin_projection(sample_missions(tasks_of(config)), config["train_lang_proj"])
         self.optimizer = torch.optim.Adam(self.agent.parameters(), lr=config["lr"])
         self.env = make_vec_env(
-            config["task_id"], config["num_envs"], backend="minigrid", train_levels=config["train_levels"]
+            tasks_of(config), config["num_envs"], backend="minigrid", train_levels=config["train_levels"]
         )
         alone = walked_alone(config["num_envs"], config["bot_share"])
         self.alone = torch.from_numpy(alone)  # environments in which every step is the student's

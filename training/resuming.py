@@ -137,9 +137,26 @@ def _check_state(trainer, state: Any) -> None:
     _check_tensor("episode_steps", state["episode_steps"], torch.zeros(num_envs, dtype=torch.int64))
     if not 0 <= state["episode_steps"].min() <= state["episode_steps"].max() <= LARGEST_COUNT:
         raise UserError("episode_steps are no numbers of steps")
+    if trainer.by_task is not None:
+        _check_names("resume_state", state, ["by_task"])
+        expected = trainer.by_task.state()
+        _check_names("by_task", state["by_task"], expected)
+        for name, tensor in expected.items():
+            _check_by_task(f"by_task, {name}", state["by_task"][name], tensor)
     counts = state["episodes"]
     if not isinstance(counts, list | tuple) or len(counts) != 3 or not all(map(_is_number, counts)):
         raise UserError(f"episodes is {shown(counts)}, expected three numbers")
+
+
+def _check_by_task(where: str, tensor: Any, expected: "torch.Tensor") -> None:
+    """As `_check_tensor`; the LPC of a policy without experts is no number."""
+    import torch
+
+    if isinstance(tensor, torch.Tensor) and tensor.shape == expected.shape and where.endswith("measures"):
+        tensor = tensor.nan_to_num()
+    _check_tensor(where, tensor, expected)
+    if not 0 <= tensor.min() <= tensor.max() <= LARGEST_INT:
+        raise UserError(f"{where}: its numbers are no sums of steps and episodes")
 
 
 def _check_optimizer(optimizer: "torch.optim.Optimizer", state: Any) -> None:

@@ -199,10 +199,11 @@ def train(config: dict[str, Any], given: Iterable[str] = (), resume: bool = Fals
     Raises:
         UserError: bad input, see `open_run` and `training.trainer.Trainer`.
     """
-    from fast_babyai.reference import check_task
+    from training.task_sets import resolve_tasks
 
-    check_task(config["task_id"])
     folder = RunFolder(config)
+    if config["tasks"] is not None or not (resume and folder.path.exists()):  # a run that goes on knows its tasks
+        config = resolve_tasks(config)
     with folder.owned(), stop_requests() as stops:
         config, start = open_run(config, given, resume, overwrite, folder)
         if start is not None and updates_done(start[1]) >= config["num_updates"]:
@@ -214,9 +215,10 @@ def train(config: dict[str, Any], given: Iterable[str] = (), resume: bool = Fals
 def _train(config: dict[str, Any], start: tuple[Path, dict] | None, folder: RunFolder, stops: list[int]) -> int:
     # PyTorch takes seconds to import: --help and bad input come without it
     from training.imitation import ImitationTrainer
+    from training.ppo import PPOTrainer
 
     try:
-        trainer = ImitationTrainer(config)
+        trainer = {"imitation": ImitationTrainer, "ppo": PPOTrainer}[config["objective"]](config)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise
@@ -225,6 +227,7 @@ def _train(config: dict[str, Any], start: tuple[Path, dict] | None, folder: RunF
         trainer.start()
     else:
         resume(trainer, start[1], start[0])
+    _tell_whose_success_is_counted(trainer)
     log = MetricsLog(trainer.config, folder.path, trainer.update)
     logged_at, logged_update = time.perf_counter(), trainer.update
     with tqdm(
@@ -245,7 +248,7 @@ def _train(config: dict[str, Any], start: tuple[Path, dict] | None, folder: RunF
                 logged_at, logged_update = time.perf_counter(), trainer.update
                 if folder.replaced:
                     _save_if_possible(folder, trainer, config)
-                log.add(row, write=not folder.replaced)
+                log.add(row, trainer.metrics_by_task(), write=not folder.replaced)
                 progress.set_postfix_str(shown_metrics(row, room_for_metrics(progress)))
             if trainer.update % config["checkpoint_interval"] == 0 and trainer.update < config["num_updates"]:
                 _save_if_possible(folder, trainer, config)
@@ -259,6 +262,16 @@ def _train(config: dict[str, Any], start: tuple[Path, dict] | None, folder: RunF
         return 0
     say(f"stopped at update {trainer.update}, saved {path}; the same command with --resume goes on from there")
     return 128 + stops[0]
+
+
+def _tell_whose_success_is_counted(trainer) -> None:
+    """Say of how many tasks metrics will tell success, where the student walks alone in environments of some only."""
+    num_tasks, counted = len(trainer.env.tasks), len(set(trainer.env.task_of_env[trainer.alone].tolist()))
+    if counted < num_tasks:
+        say(
+            f"success while training is counted in {trainer.alone.sum()} environments, so of {counted} of {num_tasks}"
+            f" tasks; with num_envs {8 * num_tasks} it is of all. Evaluation tells it of each"
+        )
 
 
 def _save_if_possible(folder: RunFolder, trainer, config: Mapping[str, Any]) -> None:

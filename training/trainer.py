@@ -1,7 +1,7 @@
 """What training is, whatever the student learns from.
 
-`num_updates` times it walks `unroll_len` steps in `num_envs` environments (`Trainer.collect`), then learns from them
-(`learn`, in `training/imitation.py`: from what the BabyAI bot would have done).
+`num_updates` times it walks `unroll_len` steps in `num_envs` environments (`Trainer.collect`), and then learns from
+them (`learn`): from what the BabyAI bot would have done in `training/imitation.py`, from reward in `training/ppo.py`.
 """
 
 import math
@@ -12,15 +12,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from basics.config import tasks_of
 from basics.errors import UserError
 from fast_babyai.factory import make_vec_env, sample_missions
 from fast_babyai.rules import NUM_ACTIONS
+from mixture_of_experts import compute_lpc
 from policy.agent import Agent, choose_device, make_encoder
 from policy.compiled.adam import Adam
 from policy.compiled.operations import sample
 from policy.observation import OBSERVATION_SIZE, observation_vector
+from policy.recurrent_policy import PolicyOutput, stacked
+from training.init_from import begin_with
 from training.missions_ahead import MissionsAhead
-from training.rollout import EpisodeStatistics, ExpertDropout, Rollout
+from training.rollout import EpisodeStatistics, ExpertDropout, Rollout, TaskStatistics
 
 FIRST_SUMS = ("loss", "ce", "penalty", "accuracy", "mean_lpc")  # what older checkpoints summed, by place
 
@@ -67,23 +71,25 @@ class Trainer:
         self.agent = Agent(self.config, encoder, self.device)
         self.config["input_dim"] = self.agent.policy.input_projection.encoder.size
         self.config["lang_dim"] = self.agent.lang_dim
-        missions = sample_missions(config["task_id"], backend=config["backend"])
+        missions = sample_missions(tasks_of(config), backend=config["backend"])
         self.agent.begin_projection(missions, config["train_lang_proj"])
         self.optimizer = Adam(self._parameter_groups(), lr=config["lr"])
         self.noise = torch.Generator().manual_seed(self.seed)
         self.env = make_vec_env(
-            config["task_id"],
+            tasks_of(config),
             config["num_envs"],
             backend=config["backend"],
             max_steps=config["max_steps"],
             train_levels=config["train_levels"],
+            task_weights=config["task_weights"],
         )
-        order = (self.seed, config["num_envs"], config["train_levels"])
-        self.missions_ahead = MissionsAhead(encoder.name, config["task_id"], *order, config["num_threads"])
+        order = (self.seed, config["train_levels"])
+        self.missions_ahead = MissionsAhead(encoder.name, self.env, *order, config["num_threads"])
         self.policy_state = self.agent.policy.initial_state(config["num_envs"])
         self.not_done = np.zeros(config["num_envs"], np.float32)
         self.alone = walked_alone(config["num_envs"], self.bot_share)
         self.episodes = EpisodeStatistics(self.alone)
+        self.by_task = TaskStatistics(self.env.tasks, self.env.task_of_env, self.alone) if config["tasks"] else None
         self.update = 0
         self.sums: dict[str, Tensor] = {}  # of what the losses measured, over the updates since the last row of metrics
         self.updates_summed = 0
@@ -97,7 +103,13 @@ class Trainer:
         return [*groups, {"params": slow, "lr_factor": self.config["router_lr_factor"]}] if slow else groups
 
     def start(self) -> None:
-        """Begin the first episodes."""
+        """Begin the first episodes, with the weights of the checkpoint `init_from` where one is named.
+
+        Raises:
+            UserError: it cannot be begun with.
+        """
+        if self.config["init_from"] is not None:
+            begin_with(self.config["init_from"], self.agent, self.config)
         self.observations, self.infos = self.env.reset(seed=self.seed)
 
     @property
@@ -108,10 +120,11 @@ class Trainer:
     def collect(self) -> Rollout:
         """Walk `unroll_len` steps: the student samples its actions from its policy, and the bot takes its share."""
         steps, num_envs, agent = self.config["unroll_len"], self.config["num_envs"], self.agent
-        self.missions_ahead.reached(int(self.env.next_episode.max()) * num_envs, agent.missions.forget_many())
+        self.missions_ahead.reached(self.env.next_episode, agent.missions.forget_many())
         observation = np.zeros((steps, num_envs, OBSERVATION_SIZE), np.uint8)
         not_done = np.zeros((steps, num_envs), np.float32)
-        label, due, mission = np.zeros((3, steps, num_envs), np.int64)
+        label, due, mission, action = np.zeros((4, steps, num_envs), np.int64)
+        reward, outputs = np.zeros((steps, num_envs), np.float32), []
         walked = [torch.from_numpy(array) for array in (observation, mission, not_done)]
         uniform = torch.rand(steps, num_envs, generator=self.noise).numpy()
         bot_walks = torch.rand(steps, num_envs, generator=self.noise).numpy() < self.bot_share
@@ -127,19 +140,26 @@ class Trainer:
             seen, told, going_on = (tensor[t].to(self.device) for tensor in walked)
             output = policy.step(t, seen, missions.features, told, state, going_on, rule)
             state = output.state
-            actions = np.where(bot_walks[t], label[t], sample(output.logits / self.temperature, uniform[t]))
+            outputs.append(output)
+            action[t] = np.where(bot_walks[t], label[t], sample(output.logits / self.temperature, uniform[t]))
             bot_steps = self.infos["bot_steps"]
-            self.observations, rewards, terminated, truncated, self.infos = self.env.step(actions)
+            self.observations, reward[t], terminated, truncated, self.infos = self.env.step(action[t])
             done = terminated | truncated
-            self.episodes.add(rewards, done, bot_steps)
+            self.episodes.add(reward[t], done, bot_steps)
+            if self.by_task is not None:
+                self.by_task.add_episodes(reward[t], done)
             self.not_done = (~done).astype(np.float32)
             if done.any():
                 began = np.flatnonzero(done)
                 mission_row[began] = missions.rows(agent.missions.lookup(self.infos["mission"][began]))
         self.policy_state = [layer.clone() for layer in state]  # the next steps overwrite it
         seen, told, going_on = (tensor.to(self.device) for tensor in walked)
-        labels, due_labels = (torch.from_numpy(array).to(self.device) for array in (label, due))
-        return Rollout(seen, missions.features, told, going_on, labels, due_labels, before, rule, policy)
+        labels, due_labels, actions, rewards = (
+            torch.from_numpy(array).to(self.device) for array in (label, due, action, reward)
+        )
+        heads = (torch.stack([output.logits for output in outputs]), stacked([output.value for output in outputs]))
+        walk = (seen, missions, told, going_on, labels, due_labels, *heads, actions, rewards)
+        return Rollout(*walk, before, rule, policy)
 
     def learn(self, rollout: Rollout) -> None:
         """Learn from a rollout: one update."""
@@ -157,6 +177,14 @@ class Trainer:
         """Add what was measured in one gradient step to the next row of metrics."""
         self.sums = {name: value.detach() + self.sums.get(name, 0.0) for name, value in measured.items()}
         self.updates_summed += 1
+
+    def note_tasks(self, output: PolicyOutput, label: Tensor) -> None:
+        """Add the steps of a rollout, as the policy that walked it sees them, to the next rows of metrics_by_task."""
+        if self.by_task is not None:
+            lpc = torch.full(label.shape, math.nan)
+            if output.routing:
+                lpc = compute_lpc([layer.detach() for layer in output.routing], self.agent.policy.expert_costs)
+            self.by_task.add_steps(output.logits, label, lpc)
 
     def _expert_dropout(self) -> ExpertDropout | None:
         """Return the expert dropout of the next rollout, None without any."""
@@ -191,6 +219,11 @@ class Trainer:
         self.episodes.clear()
         return row
 
+    def metrics_by_task(self) -> list[dict[str, Any]]:
+        """Return the rows of metrics_by_task.csv for the updates since the last ones, and begin the next; none of a
+        single task."""
+        return [] if self.by_task is None else self.by_task.rows(self.update, self.update * self.config["unroll_len"])
+
     def checkpoint(self) -> dict[str, Any]:
         """Return what a checkpoint file holds (docs/architecture.md): the policy, and the state that resuming needs."""
         return {
@@ -208,6 +241,7 @@ class Trainer:
                 "updates_summed": self.updates_summed,
                 "episode_steps": torch.from_numpy(self.episodes.steps),
                 "episodes": [self.episodes.episodes, self.episodes.successes, self.episodes.path_ratios],
+                **({} if self.by_task is None else {"by_task": self.by_task.state()}),
             },
         }
 
@@ -227,4 +261,6 @@ class Trainer:
         self.updates_summed = saved["updates_summed"]
         self.episodes.steps = saved["episode_steps"].numpy()
         self.episodes.episodes, self.episodes.successes, self.episodes.path_ratios = saved["episodes"]
+        if self.by_task is not None:
+            self.by_task.load(saved["by_task"])
         self.update = saved["update"]
