@@ -1,8 +1,11 @@
-"""Evaluate every checkpoint once: a row in the results CSV, and a routing cache, for each.
+"""Evaluate every checkpoint once: a row in the results CSV, and a routing cache, for each; where a checkpoint was
+trained on a set of tasks, for each of these tasks.
 
     python batch_eval.py                                    # whatever is new or has changed
     python batch_eval.py --task 'BabyAI-GoTo*' --final_only --workers 4
+    python batch_eval.py --task GoTos --tasks BabyAI-GoTo-v0    # a set's checkpoints on one task, of the set or not
     python batch_eval.py --disable_experts 0:2,1:2          # a lesion: own CSV (..._lesions.csv), own caches
+    python batch_eval.py --sampled                          # also by sampled actions: column success_rate_sampled
 
 Checkpoints that are in the CSV and whose file has not changed are passed over, so an interrupted run goes on where it
 stopped. An evaluation over fewer episodes replaces one over more only with --force. A checkpoint that cannot be
@@ -11,6 +14,7 @@ evaluated is reported and does not stop the others; the exit status is then 1.
 
 import contextlib
 import datetime
+import functools
 import hashlib
 import multiprocessing
 import multiprocessing.connection
@@ -27,7 +31,7 @@ from tqdm import tqdm
 from basics.config import Parser, is_name, is_text, legacy_config
 from basics.errors import UserError, did_you_mean, run_script, say, warn
 from basics.files import ArtifactError, reading_problem, require_regular_file, timestamp
-from results.checkpoints import is_mixture, load_checkpoint
+from results.checkpoints import is_mixture, load_checkpoint, on_each_task
 from results.eval_options import NUM_EPISODES, Lesion, add_evaluation_flags, natural, positive
 from results.paths import (
     CACHE_DIR,
@@ -55,6 +59,7 @@ CONFIG_COLUMNS = (  # of a row: taken from the checkpoint's config, empty where 
     "lang_fusion",
     "lang_encoder",
 )
+SAMPLED = "success_rate_sampled"  # the column that --sampled fills
 NOT_CACHED = "skipped"  # in the column routing_cache: evaluated with --skip_routing
 
 
@@ -72,22 +77,24 @@ class Settings:
 
 @dataclass(frozen=True)
 class Job:
-    """A checkpoint to evaluate.
+    """A checkpoint to evaluate on one task.
 
     Attributes:
         cache_path: where its routing goes; None with --skip_routing.
         num_episodes: None: as many as the settings say.
         known_episodes: over how many it was evaluated before, as it is now.
+        sampled: by sampled actions too.
     """
 
     ref: CheckpointRef
     cache_path: Path | None
     num_episodes: int | None = None
     known_episodes: int = 0
+    sampled: bool = False
 
 
 def evaluate_checkpoint(job: Job, settings: Settings, on_episodes: Callable[[int], object] | None = None) -> dict:
-    """Evaluate one checkpoint, write its routing cache and then its row; return the row.
+    """Evaluate one checkpoint on one task, write its routing cache and then its row; return the row.
 
     Raises:
         UserError: the checkpoint cannot be evaluated, or the results cannot be written.
@@ -97,7 +104,7 @@ def evaluate_checkpoint(job: Job, settings: Settings, on_episodes: Callable[[int
     from policy.agent import load_agent  # PyTorch takes seconds to import, and often nothing is left to do
 
     ref, lesion, num_episodes = job.ref, settings.lesion, job.num_episodes or settings.num_episodes
-    if not (is_text(str(ref.path)) and is_name(ref.task_id)):
+    if not (is_text(str(ref.path)) and is_name(ref.task_id) and is_name(ref.task)):
         raise ArtifactError(ref.path, "its path holds something that no table can: rename it")
     try:
         require_regular_file(ref.path)
@@ -117,11 +124,12 @@ def evaluate_checkpoint(job: Job, settings: Settings, on_episodes: Callable[[int
             f"it was trained on {config['task_id']}, but lies in the folder of {ref.task_id}: move it there, or use"
             " eval_mop.py --task_id to see how it does on another task",
         )
-    check_task(ref.task_id)  # before the sentence encoder, which takes its time
+    check_task(ref.task)  # before the sentence encoder, which takes its time
     agent = load_agent(checkpoint, settings.lang_encoder)
-    metrics, routing_data = evaluate(
+    play_levels = functools.partial(
+        evaluate,
         agent,
-        ref.task_id,
+        ref.task,
         num_episodes,
         num_envs=settings.num_envs,
         max_steps=config["max_steps"],
@@ -129,12 +137,15 @@ def evaluate_checkpoint(job: Job, settings: Settings, on_episodes: Callable[[int
         lesion=lesion,
         on_episodes=on_episodes,
     )
+    metrics, routing_data = play_levels()
+    sampled = {SAMPLED: play_levels(sampled=True).metrics["success_rate"]} if job.sampled else {}
     expert_hidden_sizes = [list(layer) for layer in agent.expert_hidden_sizes]
     evaluated_at = timestamp()
     if job.cache_path is not None and expert_hidden_sizes:
         header = {
             "checkpoint_path": str(ref.path),
-            "task_id": ref.task_id,
+            "task_id": ref.task,
+            "trained_on": ref.task_id,
             "evaluated_at": evaluated_at,
             "expert_hidden_sizes": expert_hidden_sizes,
             "metrics": metrics,
@@ -142,13 +153,15 @@ def evaluate_checkpoint(job: Job, settings: Settings, on_episodes: Callable[[int
         write_routing_cache(job.cache_path, header | ({"lesion": lesion.name} if lesion else {}), routing_data)
     row = {
         "checkpoint_path": str(ref.path),
-        "task_id": ref.task_id,
+        "task_id": ref.task,
         "trial": ref.trial,
         "num_episodes": num_episodes,
         **metrics,
         **{name: config.get(name) for name in CONFIG_COLUMNS},
         "expert_hidden_sizes": expert_hidden_sizes or None,
         "evaluated_at": evaluated_at,
+        **sampled,
+        "trained_on": ref.task_id,
         "seed": config["seed"] if ref.seed is None else ref.seed,
         "update": ref.update,
         "routing_cache": NOT_CACHED if job.cache_path is None else job.cache_path if expert_hidden_sizes else None,
@@ -172,6 +185,7 @@ def plan(
     cache_paths: dict[CheckpointRef, Path | None],
     lesion: Lesion,
     num_episodes: int | None = None,
+    sampled: bool = False,
 ) -> list[Job]:
     """Return a job for each checkpoint that was not evaluated yet, has changed since, or lacks its routing cache.
 
@@ -180,17 +194,26 @@ def plan(
         cache_paths: where each checkpoint's routing cache belongs; None where none is wanted.
         num_episodes: evaluations over another number of episodes do not count; None: any number will do, and what was
             evaluated over more than the usual number is not evaluated over fewer.
+        sampled: evaluations without sampled actions do not count.
     """
     jobs = []
     for ref in refs:
-        row = rows.get(result_key({"checkpoint_path": str(ref.path), "lesion": lesion.name}))
+        row = rows.get(key_of(ref, lesion))
         cache_path = cache_paths[ref]
         known = episodes_of(row) if row is not None and is_unchanged(ref.path, row) else None
-        is_done = known is not None and num_episodes in (None, known)
+        was_sampled = row is not None and row.get(SAMPLED, "") != ""
+        is_done = known is not None and num_episodes in (None, known) and (was_sampled or not sampled)
         if not row or not is_done or (cache_path is not None and lacks_cache(row, cache_path)):
             most = max(known or 0, cached_episodes(ref.path, cache_path))
-            jobs.append(Job(ref, cache_path, num_episodes or max(NUM_EPISODES, most), most))
+            sampled_too = sampled or was_sampled  # or its row would lose that number
+            jobs.append(Job(ref, cache_path, num_episodes or max(NUM_EPISODES, most), most, sampled_too))
     return jobs
+
+
+def key_of(ref: CheckpointRef, lesion: Lesion) -> tuple[str, str, str]:
+    """Return the `result_key` of a checkpoint's row."""
+    row = {"checkpoint_path": str(ref.path), "task_id": ref.task, "trained_on": ref.task_id, "lesion": lesion.name}
+    return result_key(row)
 
 
 def episodes_of(row: dict[str, str]) -> int:
@@ -271,7 +294,7 @@ def choose_cache_paths(refs: Sequence[CheckpointRef], cache_dir: Path, lesion: L
     owners: dict[Path, str] = {}
     chosen = {}
     for ref in refs:
-        if not is_name(ref.task_id):
+        if not (is_name(ref.task_id) and is_name(ref.task)):
             chosen[ref] = None  # it is not going to be evaluated
             continue
         root = Path(os.path.abspath(ref.path)).parents[2 if ref.seed is None else 3].name
@@ -379,7 +402,7 @@ def run_in_workers(jobs: Sequence[Job], settings: Settings, on_episodes: Callabl
 def run(jobs: Sequence[Job], settings: Settings, num_workers: int) -> dict[CheckpointRef, str]:
     """Evaluate checkpoints with progress bars; return why those failed that did."""
     failures = {}
-    total = sum(job.num_episodes or settings.num_episodes for job in jobs)
+    total = sum((job.num_episodes or settings.num_episodes) * (1 + job.sampled) for job in jobs)
     with (
         tqdm(total=len(jobs), desc="checkpoints", unit="checkpoint", position=0) as checkpoints,
         tqdm(total=total, desc="episodes", unit="episode", position=1) as episodes,
@@ -409,14 +432,20 @@ def summary(refs: Sequence[CheckpointRef], rows: dict, failures: dict[Checkpoint
         except (KeyError, ValueError):
             return row.get(name) or "-"
 
-    lines = [f"{'checkpoint':<48} {'episodes':>8} {'success':>8} {'path ratio':>10} {'mean LPC':>9}"]
-    for ref in refs:
-        row = rows.get(result_key({"checkpoint_path": str(ref.path), "lesion": lesion.name}), {})
+    width = max(48, *(len(str(ref)) for ref in refs))
+    known = {ref: rows.get(key_of(ref, lesion), {}) for ref in refs}
+    any_sampled = any(row.get(SAMPLED) for row in known.values())
+    lines = [
+        f"{'checkpoint':<{width}} {'episodes':>8} {'success':>8} {'sampled ' if any_sampled else ''}{'path ratio':>10}"
+        f" {'mean LPC':>9}"
+    ]
+    for ref, row in known.items():
+        sampled = f"{number(row, SAMPLED, 3):>7} " if any_sampled else ""
         numbers = (
-            f"{row.get('num_episodes', '-'):>8} {number(row, 'success_rate', 3):>8} {number(row, 'path_ratio', 2):>10}"
-            f" {number(row, 'mean_lpc', 1):>9}"
+            f"{row.get('num_episodes', '-'):>8} {number(row, 'success_rate', 3):>8}"
+            f" {sampled}{number(row, 'path_ratio', 2):>10} {number(row, 'mean_lpc', 1):>9}"
         )
-        lines.append(f"{ref!s:<48} {numbers}" + ("  failed" if ref in failures else ""))
+        lines.append(f"{ref!s:<{width}} {numbers}" + ("  failed" if ref in failures else ""))
     return "\n".join(lines)
 
 
@@ -443,9 +472,24 @@ def select_checkpoints(arguments) -> list[CheckpointRef]:
     raise UserError(f"none of the {found} under {' and '.join(map(str, roots))} fits.{near}")
 
 
+def named_tasks(text: str) -> list[str]:
+    """Return the tasks of a flag: names or patterns, comma-separated.
+
+    Raises:
+        UserError: there are no such tasks.
+    """
+    from fast_babyai.reference import matching_tasks
+
+    return matching_tasks(part.strip() for part in text.split(","))
+
+
 def main() -> int:
     parser = Parser(description=__doc__)
-    parser.add_argument("--task", help="only this task_id, or a pattern such as 'BabyAI-GoTo*'")
+    parser.add_argument("--task", help="only this task_id (or set of tasks), or a pattern such as 'BabyAI-GoTo*'")
+    parser.add_argument(
+        "--tasks",
+        help="what the checkpoints play: tasks or patterns, comma-separated [what they were trained on, each of a set]",
+    )
     parser.add_argument("--trial", type=natural, help="only this trial")
     parser.add_argument("--seed", type=natural, help="only this seed")
     parser.add_argument("--update", type=natural, help="only the checkpoints of this update")
@@ -462,20 +506,24 @@ def main() -> int:
     arguments = parser.parse_args()
 
     lesion = Lesion.parse(arguments.disable_experts, arguments.min_router_weight)
+    tasks = None if arguments.tasks is None else named_tasks(arguments.tasks)
     refs = select_checkpoints(arguments)
     results_path = Path(arguments.results_path)
     if lesion:
         results_path = lesion_results_path(results_path)
         refs = leave_baselines(refs)
+    refs = on_each_task(refs, tasks)
     rows = {result_key(row): row for row in read_result_rows(results_path)}
     cache_paths = choose_cache_paths(refs, Path(arguments.cache_dir), lesion)
     if arguments.skip_routing:
         cache_paths = dict.fromkeys(refs)
     if arguments.force:
-        jobs = [Job(ref, cache_paths[ref]) for ref in refs]
+        jobs = [Job(ref, cache_paths[ref], sampled=arguments.sampled) for ref in refs]
     else:
-        jobs = leave_larger(plan(refs, rows, cache_paths, lesion, arguments.num_episodes))
-    print(f"{counted(len(refs), 'checkpoint')}, {len(jobs):,} to evaluate", flush=True)
+        jobs = leave_larger(plan(refs, rows, cache_paths, lesion, arguments.num_episodes, arguments.sampled))
+    num_checkpoints = len({ref.path for ref in refs})
+    on = "" if len(refs) == num_checkpoints else f" on {counted(len(refs), 'task')} in all"
+    print(f"{counted(num_checkpoints, 'checkpoint')}{on}, {len(jobs):,} to evaluate", flush=True)
 
     failures = {}
     if jobs:

@@ -61,7 +61,7 @@ with app.setup(hide_code=True):
     )
     from results.paths import METRICS_FILE, cross_task_plot_path, lesion_results_path
     from results.routing_caches import read_routing_cache
-    from results.tables import read_metrics, read_results
+    from results.tables import name_sets, read_metrics, read_results
 
     NOTHING_EVALUATED = (
         "There are no results in {path} yet. Train something (make demo, or python train_mop.py --task_id"
@@ -72,13 +72,19 @@ with app.setup(hide_code=True):
         "name",
         "num_episodes",
         "success_rate",
+        "success_rate_sampled",
         "path_ratio",
         "mean_lpc",
         "lpc_alpha",
         "num_updates",
         "evaluated_at",
     ]
-    SHOWN_AS: dict[str, str | Callable] = {"success_rate": "{:.3f}", "path_ratio": "{:.2f}", "mean_lpc": "{:.1f}"}
+    SHOWN_AS: dict[str, str | Callable] = {
+        "success_rate": "{:.3f}",
+        "success_rate_sampled": "{:.3f}",
+        "path_ratio": "{:.2f}",
+        "mean_lpc": "{:.1f}",
+    }
 
 
 @app.cell(hide_code=True)
@@ -167,7 +173,7 @@ def views(chosen_tabs, options, results):
 @app.cell(hide_code=True)
 def table(chosen_tabs, results):
     mo.stop("Table" not in chosen_tabs)
-    _rows = results[SHOWN].assign(
+    _rows = results[[_name for _name in SHOWN if _name in results]].assign(
         lpc_alpha=[number_text(alpha) if pd.notna(alpha) else "" for alpha in results["lpc_alpha"]]
     )
     mo.ui.table(
@@ -259,7 +265,10 @@ def load_results(path: str, task: str | None) -> pd.DataFrame:
         raise UserError(NOTHING_EVALUATED.format(path=path))
     results = read_results(path)
     if task is not None:
-        results = results[[fnmatch.fnmatchcase(name, task) for name in results["task_id"]]]
+        columns = results["task_id"], results["trained_on"]
+        results = results[
+            [any(fnmatch.fnmatchcase(name, task) for name in names) for names in zip(*columns, strict=True)]
+        ]
     if results.empty:
         raise UserError(NOTHING_EVALUATED.format(path=path) if task is None else f"{path}: no task matches {task!r}")
 
@@ -268,7 +277,7 @@ def load_results(path: str, task: str | None) -> pd.DataFrame:
         parts = [f"{label} {number}" for label, number in numbers if pd.notna(number)]
         return " ".join([short_task(row["task_id"]), *parts])
 
-    names = results.apply(name, axis=1)
+    names = name_sets(results).apply(name, axis=1)
     copies = names.groupby(names).cumcount()
     return results.assign(name=names.where(copies == 0, names + " (" + (copies + 1).astype(str) + ")"))
 
@@ -285,7 +294,7 @@ def learning_curves(results: pd.DataFrame) -> tuple[dict[str, list[pd.DataFrame]
             except ArtifactError as error:
                 problems.append(str(error))
             else:
-                curves.setdefault(f"{short_task(str(row.task_id))} trial {row.trial}", []).append(metrics)
+                curves.setdefault(f"{short_task(str(row.trained_on))} trial {row.trial}", []).append(metrics)
     return curves, problems
 
 

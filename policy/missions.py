@@ -24,7 +24,7 @@ PROBES = (  # missions that every encoder must tell apart, and by which it is re
 
 
 class MissionEncoder(ABC):
-    """What makes numbers of missions (`lang_encoder`): `SentenceEncoder`, `MissionParser`.
+    """What makes numbers of missions (`lang_encoder`): `SentenceEncoder`, `MissionParser`, `WordNumbers`.
 
     Attributes:
         name: the one really used, for the checkpoint's config.

@@ -132,8 +132,13 @@ def add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lang_encoder",
         metavar="PATH",
-        help="a local copy of the sentence encoder that checkpoints record, for machines without the hub; those whose"
-        " missions are parsed need none",
+        help="a local copy of the sentence encoder that checkpoints record, for machines without the hub; those with"
+        " lang_encoder parser or words need none",
+    )
+    parser.add_argument(
+        "--sampled",
+        action="store_true",
+        help="also play each level by actions drawn from the policy, always the same ones: success_rate_sampled",
     )
     parser.add_argument(
         "--disable_experts",

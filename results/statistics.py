@@ -31,7 +31,9 @@ def wilson_interval(success_rate: float, num_episodes: float) -> tuple[float, fl
     return max(0.0, float(center - half)), min(1.0, float(center + half))
 
 
-def summarise_runs(results: "pd.DataFrame", by: Sequence[str] = ("task_id", "trial", "update")) -> "pd.DataFrame":
+def summarise_runs(
+    results: "pd.DataFrame", by: Sequence[str] = ("trained_on", "task_id", "trial", "update")
+) -> "pd.DataFrame":
     """Return one row for the rows of `results` that agree in the columns `by`: means and error bars over seeds.
 
     `success_low` and `success_high` are a standard error over the seeds away from the mean `success_rate`, or the

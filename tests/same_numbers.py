@@ -35,7 +35,10 @@ RUNS = {  # every option that changes what is computed, once
         "mixture",
         {"lang_fusion": "matching", "lang_encoder": "parser", "aux_weight": 0.5, "student_temperature": 0.7},
     ),
-    "learned matching": ("baseline", {"lang_fusion": "matching", "aux_weight": 0.2, "hidden_size": 12}),
+    "learned matching": (
+        "baseline",
+        {"lang_fusion": "matching", "lang_encoder": "words", "aux_weight": 0.2, "hidden_size": 12},
+    ),
     "film": ("mixture", {"lang_fusion": "film", "train_lang_proj": True, "expert_hidden_sizes": [[0, 5], [3, 0, 7]]}),
     "raw": (
         "mixture",
@@ -80,10 +83,16 @@ def main(folder: Path) -> None:
         checkpoint = load_checkpoint(run / "checkpoint_final.pt")
         results[f"{name} weights"] = weights_digest(checkpoint["policy_state_dict"])
         results[f"{name} projection"] = weights_digest(checkpoint["lang_proj_state_dict"])
+        if "words_state_dict" in checkpoint:
+            results[f"{name} words"] = weights_digest(checkpoint["words_state_dict"])
         metrics = read_metrics(run / "metrics.csv").drop(columns="steps_per_second")
         results[f"{name} metrics"] = digest(metrics.to_csv().encode())
         evaluation = evaluate(load_agent(checkpoint), task_id, 12, num_envs=5, max_steps=30, backend="minigrid")
         results[f"{name} evaluation"] = repr(evaluation.metrics)
+        sampled = evaluate(
+            load_agent(checkpoint), TASK, 12, num_envs=5, max_steps=30, backend="minigrid", sampled=True
+        ).metrics
+        results[f"{name} sampled"] = repr(sampled)
         header = {"checkpoint_path": "", "evaluated_at": "", "metrics": evaluation.metrics}
         write_routing_cache(folder / name / "routing_data.json", header, evaluation.routing_data)
         results[f"{name} cache"] = digest((folder / name / "routing_data.json").read_bytes())

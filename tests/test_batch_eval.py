@@ -130,6 +130,28 @@ def test_what_makes_a_checkpoint_be_evaluated_again(batch):
     assert len(evaluated_by("--force")) == 4
 
 
+def test_sampled_actions_add_a_column_and_change_nothing_else(batch):
+    save("checkpoints", TASKS[0], max_steps=12)
+    cache = paths.routing_cache_path(paths.CACHE_DIR, paths.checkpoint_ref(next(Path("checkpoints").rglob("*.pt"))))
+    _, table, _ = batch()
+    greedy, greedy_cache = rows()[0], json.loads(cache.read_text())
+    assert "sampled" not in table and "success_rate_sampled" not in greedy
+    _, table, _ = batch("--sampled")
+    (row,) = rows()
+    sampled = row.pop("success_rate_sampled")
+    assert f"{float(sampled):.3f}" in table and "sampled" in table
+    cached = json.loads(cache.read_text())
+    for each in (greedy, row, greedy_cache, cached):
+        del each["evaluated_at"]
+    assert row == greedy and cached == greedy_cache
+    assert list(rows()[0])[: len(tables.RESULT_COLUMNS)] == tables.RESULT_COLUMNS
+    assert tables.read_results("evaluation_results.csv")["success_rate_sampled"].tolist() == [float(sampled)]
+    assert "0 to evaluate" in batch("--sampled")[1] and "0 to evaluate" in batch()[1]
+    cache.unlink()  # evaluated again without the flag, the row keeps its number
+    batch()
+    assert rows()[0]["success_rate_sampled"] == sampled and cache.exists()
+
+
 def test_a_smaller_evaluation_replaces_a_larger_one_only_by_force(batch):
     path = save("checkpoints", max_steps=12)
     batch("--num_episodes", "5")

@@ -227,9 +227,8 @@ class Trainer:
     def checkpoint(self) -> dict[str, Any]:
         """Return what a checkpoint file holds (docs/architecture.md): the policy, and the state that resuming needs."""
         return {
-            "policy_state_dict": self.agent.policy.state_dict(),
+            **self.agent.state_dicts(),
             "config": self.config,
-            "lang_proj_state_dict": self.agent.lang_proj.state_dict(),
             "lang_probes": torch.from_numpy(self.agent.missions.encoder.probes),
             "resume_state": {
                 "update": self.update,
@@ -248,8 +247,7 @@ class Trainer:
 
     def resume(self, checkpoint: Mapping[str, Any]) -> None:
         """Go on from a checkpoint as if the run had not stopped."""
-        self.agent.policy.load_state_dict(checkpoint["policy_state_dict"])
-        self.agent.lang_proj.load_state_dict(checkpoint["lang_proj_state_dict"])
+        self.agent.load_state_dicts(checkpoint)
         saved = checkpoint["resume_state"]
         self.optimizer.load_state_dict(saved["optimizer"])
         self.noise.set_state(saved["noise"])
