@@ -1,7 +1,9 @@
-"""Evaluate every checkpoint once: a row in the results CSV, and a routing cache, for each.
+"""Evaluate every checkpoint once: a row in the results CSV, and a routing cache, for each; where a checkpoint was
+trained on a set of tasks, for each of these tasks.
 
     python batch_eval.py                                    # whatever is new or has changed
     python batch_eval.py --task 'BabyAI-GoTo*' --final_only --workers 4
+    python batch_eval.py --task GoTos --tasks BabyAI-GoTo-v0    # a set's checkpoints on one task, of the set or not
     python batch_eval.py --disable_experts 0:2,1:2          # a lesion: own CSV (..._lesions.csv), own caches
     python batch_eval.py --sampled                          # also by sampled actions: column success_rate_sampled
 
@@ -29,7 +31,7 @@ from tqdm import tqdm
 from basics.config import Parser, is_name, is_text, legacy_config
 from basics.errors import UserError, did_you_mean, run_script, say, warn
 from basics.files import ArtifactError, reading_problem, require_regular_file, timestamp
-from results.checkpoints import is_mixture, load_checkpoint
+from results.checkpoints import is_mixture, load_checkpoint, on_each_task
 from results.eval_options import NUM_EPISODES, Lesion, add_evaluation_flags, natural, positive
 from results.paths import (
     CACHE_DIR,
@@ -40,6 +42,7 @@ from results.paths import (
     lesion_results_path,
     routing_cache_path,
 )
+from results.pathways import pathway_columns
 from results.routing_caches import routing_cache_episodes, routing_cache_owner, write_routing_cache
 from results.tables import read_result_rows, result_key, upsert_result
 
@@ -48,6 +51,8 @@ CONFIG_COLUMNS = (  # of a row: taken from the checkpoint's config, empty where 
     "unroll_len",
     "lr",
     "lpc_alpha",
+    "normalize_lpc",
+    "expert_dropout",
     "intermediate_dim",
     "router_hidden_size",
     "max_steps",
@@ -75,7 +80,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Job:
-    """A checkpoint to evaluate.
+    """A checkpoint to evaluate on one task.
 
     Attributes:
         cache_path: where its routing goes; None with --skip_routing.
@@ -92,7 +97,7 @@ class Job:
 
 
 def evaluate_checkpoint(job: Job, settings: Settings, on_episodes: Callable[[int], object] | None = None) -> dict:
-    """Evaluate one checkpoint, write its routing cache and then its row; return the row.
+    """Evaluate one checkpoint on one task, write its routing cache and then its row; return the row.
 
     Raises:
         UserError: the checkpoint cannot be evaluated, or the results cannot be written.
@@ -102,7 +107,7 @@ def evaluate_checkpoint(job: Job, settings: Settings, on_episodes: Callable[[int
     from policy.agent import load_agent  # PyTorch takes seconds to import, and often nothing is left to do
 
     ref, lesion, num_episodes = job.ref, settings.lesion, job.num_episodes or settings.num_episodes
-    if not (is_text(str(ref.path)) and is_name(ref.task_id)):
+    if not (is_text(str(ref.path)) and is_name(ref.task_id) and is_name(ref.task)):
         raise ArtifactError(ref.path, "its path holds something that no table can: rename it")
     try:
         require_regular_file(ref.path)
@@ -122,12 +127,12 @@ def evaluate_checkpoint(job: Job, settings: Settings, on_episodes: Callable[[int
             f"it was trained on {config['task_id']}, but lies in the folder of {ref.task_id}: move it there, or use"
             " eval_mop.py --task_id to see how it does on another task",
         )
-    check_task(ref.task_id)  # before the sentence encoder, which takes its time
+    check_task(ref.task)  # before the sentence encoder, which takes its time
     agent = load_agent(checkpoint, settings.lang_encoder)
     play_levels = functools.partial(
         evaluate,
         agent,
-        ref.task_id,
+        ref.task,
         num_episodes,
         num_envs=settings.num_envs,
         max_steps=config["max_steps"],
@@ -142,7 +147,8 @@ def evaluate_checkpoint(job: Job, settings: Settings, on_episodes: Callable[[int
     if job.cache_path is not None and expert_hidden_sizes:
         header = {
             "checkpoint_path": str(ref.path),
-            "task_id": ref.task_id,
+            "task_id": ref.task,
+            "trained_on": ref.task_id,
             "evaluated_at": evaluated_at,
             "expert_hidden_sizes": expert_hidden_sizes,
             "metrics": metrics,
@@ -150,7 +156,7 @@ def evaluate_checkpoint(job: Job, settings: Settings, on_episodes: Callable[[int
         write_routing_cache(job.cache_path, header | ({"lesion": lesion.name} if lesion else {}), routing_data)
     row = {
         "checkpoint_path": str(ref.path),
-        "task_id": ref.task_id,
+        "task_id": ref.task,
         "trial": ref.trial,
         "num_episodes": num_episodes,
         **metrics,
@@ -158,8 +164,10 @@ def evaluate_checkpoint(job: Job, settings: Settings, on_episodes: Callable[[int
         "expert_hidden_sizes": expert_hidden_sizes or None,
         "evaluated_at": evaluated_at,
         **sampled,
+        "trained_on": ref.task_id,
         "seed": config["seed"] if ref.seed is None else ref.seed,
         "update": ref.update,
+        **({} if lesion else pathway_columns(routing_data)),
         "routing_cache": NOT_CACHED if job.cache_path is None else job.cache_path if expert_hidden_sizes else None,
         **file_state,
     }
@@ -194,7 +202,7 @@ def plan(
     """
     jobs = []
     for ref in refs:
-        row = rows.get(result_key({"checkpoint_path": str(ref.path), "lesion": lesion.name}))
+        row = rows.get(key_of(ref, lesion))
         cache_path = cache_paths[ref]
         known = episodes_of(row) if row is not None and is_unchanged(ref.path, row) else None
         was_sampled = row is not None and row.get(SAMPLED, "") != ""
@@ -204,6 +212,12 @@ def plan(
             sampled_too = sampled or was_sampled  # or its row would lose that number
             jobs.append(Job(ref, cache_path, num_episodes or max(NUM_EPISODES, most), most, sampled_too))
     return jobs
+
+
+def key_of(ref: CheckpointRef, lesion: Lesion) -> tuple[str, str, str]:
+    """Return the `result_key` of a checkpoint's row."""
+    row = {"checkpoint_path": str(ref.path), "task_id": ref.task, "trained_on": ref.task_id, "lesion": lesion.name}
+    return result_key(row)
 
 
 def episodes_of(row: dict[str, str]) -> int:
@@ -284,7 +298,7 @@ def choose_cache_paths(refs: Sequence[CheckpointRef], cache_dir: Path, lesion: L
     owners: dict[Path, str] = {}
     chosen = {}
     for ref in refs:
-        if not is_name(ref.task_id):
+        if not (is_name(ref.task_id) and is_name(ref.task)):
             chosen[ref] = None  # it is not going to be evaluated
             continue
         root = Path(os.path.abspath(ref.path)).parents[2 if ref.seed is None else 3].name
@@ -422,10 +436,11 @@ def summary(refs: Sequence[CheckpointRef], rows: dict, failures: dict[Checkpoint
         except (KeyError, ValueError):
             return row.get(name) or "-"
 
-    known = {ref: rows.get(result_key({"checkpoint_path": str(ref.path), "lesion": lesion.name}), {}) for ref in refs}
+    width = max(48, *(len(str(ref)) for ref in refs))
+    known = {ref: rows.get(key_of(ref, lesion), {}) for ref in refs}
     any_sampled = any(row.get(SAMPLED) for row in known.values())
     lines = [
-        f"{'checkpoint':<48} {'episodes':>8} {'success':>8} {'sampled ' if any_sampled else ''}{'path ratio':>10}"
+        f"{'checkpoint':<{width}} {'episodes':>8} {'success':>8} {'sampled ' if any_sampled else ''}{'path ratio':>10}"
         f" {'mean LPC':>9}"
     ]
     for ref, row in known.items():
@@ -434,7 +449,7 @@ def summary(refs: Sequence[CheckpointRef], rows: dict, failures: dict[Checkpoint
             f"{row.get('num_episodes', '-'):>8} {number(row, 'success_rate', 3):>8}"
             f" {sampled}{number(row, 'path_ratio', 2):>10} {number(row, 'mean_lpc', 1):>9}"
         )
-        lines.append(f"{ref!s:<48} {numbers}" + ("  failed" if ref in failures else ""))
+        lines.append(f"{ref!s:<{width}} {numbers}" + ("  failed" if ref in failures else ""))
     return "\n".join(lines)
 
 
@@ -461,9 +476,24 @@ def select_checkpoints(arguments) -> list[CheckpointRef]:
     raise UserError(f"none of the {found} under {' and '.join(map(str, roots))} fits.{near}")
 
 
+def named_tasks(text: str) -> list[str]:
+    """Return the tasks of a flag: names or patterns, comma-separated.
+
+    Raises:
+        UserError: there are no such tasks.
+    """
+    from fast_babyai.reference import matching_tasks
+
+    return matching_tasks(part.strip() for part in text.split(","))
+
+
 def main() -> int:
     parser = Parser(description=__doc__)
-    parser.add_argument("--task", help="only this task_id, or a pattern such as 'BabyAI-GoTo*'")
+    parser.add_argument("--task", help="only this task_id (or set of tasks), or a pattern such as 'BabyAI-GoTo*'")
+    parser.add_argument(
+        "--tasks",
+        help="what the checkpoints play: tasks or patterns, comma-separated [what they were trained on, each of a set]",
+    )
     parser.add_argument("--trial", type=natural, help="only this trial")
     parser.add_argument("--seed", type=natural, help="only this seed")
     parser.add_argument("--update", type=natural, help="only the checkpoints of this update")
@@ -479,12 +509,14 @@ def main() -> int:
     add_evaluation_flags(parser)
     arguments = parser.parse_args()
 
-    lesion = Lesion.parse(arguments.disable_experts, arguments.min_router_weight)
+    lesion = Lesion.parse(arguments.disable_experts, arguments.min_router_weight, arguments.own_pathway)
+    tasks = None if arguments.tasks is None else named_tasks(arguments.tasks)
     refs = select_checkpoints(arguments)
     results_path = Path(arguments.results_path)
     if lesion:
         results_path = lesion_results_path(results_path)
         refs = leave_baselines(refs)
+    refs = on_each_task(refs, tasks)
     rows = {result_key(row): row for row in read_result_rows(results_path)}
     cache_paths = choose_cache_paths(refs, Path(arguments.cache_dir), lesion)
     if arguments.skip_routing:
@@ -493,7 +525,9 @@ def main() -> int:
         jobs = [Job(ref, cache_paths[ref], sampled=arguments.sampled) for ref in refs]
     else:
         jobs = leave_larger(plan(refs, rows, cache_paths, lesion, arguments.num_episodes, arguments.sampled))
-    print(f"{counted(len(refs), 'checkpoint')}, {len(jobs):,} to evaluate", flush=True)
+    num_checkpoints = len({ref.path for ref in refs})
+    on = "" if len(refs) == num_checkpoints else f" on {counted(len(refs), 'task')} in all"
+    print(f"{counted(num_checkpoints, 'checkpoint')}{on}, {len(jobs):,} to evaluate", flush=True)
 
     failures = {}
     if jobs:

@@ -4,6 +4,7 @@
     modal run modal_app.py --task-ids BabyAI-GoToObj-v0,BabyAI-GoToLocal-v0 --trials 0,1,2 --seeds 0,1,2
     modal run modal_app.py --task-ids BabyAI-GoToLocal-v0 --sweep "lpc_alpha=0,1e-5,1e-4; lr=1e-3,3e-4" \\
         --script train_mop.py --extra-args "--num_updates 5000"
+    modal run modal_app.py --task-ids GoTos --tasks "BabyAI-GoTo*"    # one policy of many tasks; GoTos: its name
     modal run modal_app.py::evaluate
     modal run modal_app.py::download
 
@@ -16,6 +17,7 @@ import argparse
 import collections
 import contextlib
 import csv
+import dataclasses
 import inspect
 import itertools
 import json
@@ -57,7 +59,7 @@ RESULTS_DIR = "results"  # on the Volume only
 LOG_FILE = "log.txt"  # beside a run's checkpoints: what the script printed
 ENCODER_FILE = Path("/root/lang_encoder")  # in the image: the name of the encoder that its weights belong to
 SCRIPTS = {script: policy for policy, script in POLICIES.items()}  # what each trains
-GRID_KEYS = ("task_id", "trial", "seed", "checkpoint_dir")  # set by the grid, never by --extra-args or --sweep
+GRID_KEYS = ("task_id", "tasks", "trial", "seed", "checkpoint_dir")  # set by the grid, never by --extra-args or --sweep
 CODE = ("*.py", "basics/*.py", "fast_babyai/*.py", "policy/*.py", "training/*.py", "results/*.py", "config.yaml")
 ENCODER_CODE = ("basics/*.py", "policy/__init__.py", "policy/language.py", "policy/missions.py")
 
@@ -218,21 +220,23 @@ def make_grid(
     script: str = POLICIES["mixture"],
     extra_args: str = "",
     sweep: str = "",
+    tasks: str = "",
 ) -> list[Run]:
     """Return the runs of every task x trial x seed x combination of `sweep`, each checked as its script would.
 
-    With C combinations, combination c of trial t becomes trial t * C + c.
+    With C combinations, combination c of trial t becomes trial t * C + c. With `tasks`, names or patterns, every run is
+    on all of these, and `task_ids` names the set.
 
     Raises:
         UserError: unknown script, task, key or flag, impossible value, nothing to run, or two runs in one folder.
     """
-    from fast_babyai.reference import check_task
+    from training.task_sets import resolve_tasks
 
     if script not in SCRIPTS:
         raise UserError(f"--script {script}: expected {' or '.join(SCRIPTS)}.{did_you_mean(script, SCRIPTS)}")
-    tasks = names(task_ids, "--task-ids")
-    for task_id in tasks:
-        check_task(task_id)
+    task_id_list = names(task_ids, "--task-ids")
+    if tasks and len(task_id_list) > 1:
+        raise UserError(f"--task-ids {task_ids}: with --tasks it is the name of one set of tasks")
     try:
         extra = shlex.split(extra_args)
     except ValueError as error:
@@ -241,17 +245,20 @@ def make_grid(
     combos = combinations(sweep)
     for name in [*given, *combos[0]]:
         if name in GRID_KEYS:
-            raise UserError(f"{name} has no place in --extra-args or --sweep: --task-ids, --trials and --seeds set it")
+            flag = "--tasks sets" if name == "tasks" else "--task-ids, --trials and --seeds set"
+            raise UserError(f"{name} has no place in --extra-args or --sweep: {flag} it")
         if name in given and name in combos[0]:
             raise UserError(f"{name} stands in both --extra-args and --sweep: which one is meant?")
     runs = []
-    for task_id, trial in itertools.product(tasks, numbers(trials, "--trials")):
+    for task_id, trial in itertools.product(task_id_list, numbers(trials, "--trials")):
         for seed in numbers(seeds, "--seeds") if seeds else [None]:
             for place, combo in enumerate(combos):
                 place_keys = {"task_id": task_id, "trial": trial * len(combos) + place, "seed": seed}
+                if tasks:
+                    place_keys["tasks"] = tasks
                 values = {name: config[name] for name in given} | combo | place_keys
                 arguments = flags(values | {"checkpoint_dir": CHECKPOINT_DIR})
-                runs.append(Run(script, arguments, parse_command(script, arguments)[0], combo))
+                runs.append(Run(script, arguments, resolve_tasks(parse_command(script, arguments)[0]), combo))
     check_grid(runs)
     return runs
 
@@ -340,7 +347,8 @@ def watch(process: subprocess.Popen, folder: Path, commit: Callable[[], object],
     try:
         while True:
             status = process.poll()
-            written = [*folder.glob("checkpoint_*.pt"), *folder.glob(paths.METRICS_FILE)]
+            metrics = (paths.METRICS_FILE, paths.METRICS_BY_TASK_FILE)
+            written = [*folder.glob("checkpoint_*.pt"), *itertools.chain(*map(folder.glob, metrics))]
             state = {path.name: path.stat().st_mtime_ns for path in written}
             changed = {name for name, changed_at in state.items() if committed.get(name) != changed_at}
             due = time.monotonic() - committed_at > COMMIT_SECONDS
@@ -380,12 +388,14 @@ def train_run(script: str, arguments: list[str], folder: str = VOLUME_FOLDER) ->
     Raises:
         RuntimeError: the process was killed (preempted, out of memory): Modal tries again, and that attempt resumes.
     """
+    from training.task_sets import resolve_tasks
+
     with contextlib.chdir(folder):
         try:
             config, _ = parse_command(script, arguments)
             arguments = [*arguments, *settled_encoder(config)]
             config, given = parse_command(script, arguments)
-            resume = resume_flags(config, given)
+            resume = resume_flags(resolve_tasks(config), given)
         except UserError as error:
             return Outcome("failed", str(error))
         if resume is None:
@@ -406,21 +416,27 @@ def train_run(script: str, arguments: list[str], folder: str = VOLUME_FOLDER) ->
 
 
 def result_path(ref: paths.CheckpointRef) -> Path:
-    """Return the CSV of one checkpoint's row: each has its own, as the last container to write a file wins."""
+    """Return the CSV of one checkpoint's rows, one of each task that it was trained on: each checkpoint has its own, as
+    the last container to write a file wins."""
     return Path(RESULTS_DIR, *ref.path.parts[1:]).with_suffix(".csv")
 
 
 def evaluate_checkpoint(path: str, num_episodes: int, backend: str = "fast", folder: str = VOLUME_FOLDER) -> Outcome:
-    """Evaluate one checkpoint in `folder`: its row goes to results/, its routing cache to evaluation_cache/."""
+    """Evaluate one checkpoint in `folder`, on each task that it was trained on: rows go to results/, routing caches to
+    evaluation_cache/."""
     import batch_eval
+    from results.checkpoints import on_each_task
 
     with contextlib.chdir(folder):
         ref = paths.checkpoint_ref(path)
         if ref is None:
             return Outcome("failed", f"{path}: not a place for checkpoints (<task_id>/trial_<N>/checkpoint_final.pt)")
-        job = batch_eval.Job(ref, paths.routing_cache_path(paths.CACHE_DIR, ref))
         settings = batch_eval.Settings(result_path(ref), num_episodes, NUM_ENVS, backend, None, Lesion())
-        reason = batch_eval.attempt(job, settings, lambda episodes: None)
+        for target in on_each_task([ref]):
+            job = batch_eval.Job(target, paths.routing_cache_path(paths.CACHE_DIR, target))
+            reason = batch_eval.attempt(job, settings, lambda episodes: None)
+            if reason is not None:
+                break
         commit_volume()
     return Outcome("done") if reason is None else Outcome("failed", reason)
 
@@ -493,9 +509,10 @@ def merge(there: Files) -> tuple[int, int]:
             fetch(there, path, Path(temporary, "row.csv"))
             for row in tables.read_result_rows(Path(temporary, "row.csv")):
                 ref = paths.checkpoint_ref(row["checkpoint_path"])
-                if ref is None or not is_name(ref.task_id):
+                if ref is None or not is_name(ref.task_id) or not is_name(row.get("task_id")):
                     warn(f"{path}: passed over, as {shown(row['checkpoint_path'])} is no checkpoint's path")
                     continue
+                ref = dataclasses.replace(ref, evaluated_on=row["task_id"] if row["task_id"] != ref.task_id else None)
                 known = ours.get(tables.result_key(row))
                 if known is not None and known.get("evaluated_at", "") >= row.get("evaluated_at", ""):
                     continue
@@ -645,6 +662,7 @@ def main(
     script: str = POLICIES["mixture"],
     extra_args: str = "",
     sweep: str = "",
+    tasks: str = "",
     gpu: str = "",
     download: bool = True,
     dry_run: bool = False,
@@ -653,7 +671,7 @@ def main(
 
     def launch() -> int:
         parse_gpu(gpu)
-        runs = make_grid(task_ids, trials, seeds, script, extra_args, sweep)
+        runs = make_grid(task_ids, trials, seeds, script, extra_args, sweep, tasks)
         if dry_run:
             print(grid_text(runs, gpu))
             return 0

@@ -118,7 +118,8 @@ def rows_of(results: pd.DataFrame) -> list[Any]:
 
 def run_name(row: Any) -> str:
     numbers = [(label, getattr(row, label, None)) for label in ("trial", "seed", "update")]
-    return " ".join([short_task(row.task_id), *(f"{label} {number}" for label, number in numbers if pd.notna(number))])
+    task = row.task_id if row.trained_on == row.task_id else f"{row.trained_on}: {row.task_id}"
+    return " ".join([short_task(task), *(f"{label} {number}" for label, number in numbers if pd.notna(number))])
 
 
 def telling_episodes(data: RoutingData) -> dict[int, str]:
@@ -174,14 +175,15 @@ def report_html(results_path: str, task: str | None = None) -> str:
     """
     results = read_results(results_path)
     if task is not None:
-        results = results[[Path(task_id).match(task) for task_id in results["task_id"]]]
+        columns = results["task_id"], results["trained_on"]
+        results = results[[any(Path(name).match(task) for name in names) for names in zip(*columns, strict=True)]]
     if results.empty:
         raise UserError(f"{results_path}: there are no results{'' if task is None else f' of {task}'} to report")
     for column in ("seed", "update", "routing_cache"):
         if column not in results:
             results[column] = pd.NA
     final = results[results["update"].isna()] if results["update"].isna().any() else results
-    final = final.sort_values(["task_id", "trial", "seed"])
+    final = final.sort_values(["trained_on", "task_id", "trial", "seed"])
     parts = [f"<h1>Which expert works where</h1><p>{INTRODUCTION}</p>", results_table(final)]
     parts += ["<h2>Success and cost</h2>", figure_html(lambda: plot_success_against_lpc(final), CAPTIONS["success"])]
     if final["lpc_alpha"].nunique() > 1:
@@ -194,7 +196,7 @@ def report_html(results_path: str, task: str | None = None) -> str:
         parts.append(figure_html(lambda: plot_lesions(final, read_results(lesions)), CAPTIONS["lesions"]))
     players: list[dict] = []
     cached = final[[isinstance(path, str) and Path(path).is_file() for path in final["routing_cache"]]]
-    shown = cached.drop_duplicates("task_id").head(MOST_CHECKPOINTS)
+    shown = cached.drop_duplicates(["trained_on", "task_id"]).head(MOST_CHECKPOINTS)
     for row in tqdm(rows_of(shown), desc="checkpoints", unit="checkpoint", leave=False):
         try:
             cache = read_routing_cache(row.routing_cache)
@@ -218,11 +220,11 @@ def report_html(results_path: str, task: str | None = None) -> str:
 def learning_curves(results: pd.DataFrame) -> dict[str, list[pd.DataFrame]]:
     """Return by task and trial the learning curves of its seeds, of the runs that have a readable one."""
     curves: dict[str, list[pd.DataFrame]] = {}
-    for row in rows_of(results):
+    for row in rows_of(results.drop_duplicates("checkpoint_path")):
         path = Path(row.checkpoint_path).parent / METRICS_FILE
         if path.exists():
             try:
-                curves.setdefault(f"{short_task(row.task_id)} trial {row.trial}", []).append(read_metrics(path))
+                curves.setdefault(f"{short_task(row.trained_on)} trial {row.trial}", []).append(read_metrics(path))
             except ArtifactError as error:
                 warn(str(error))
     return curves
@@ -233,7 +235,7 @@ def main() -> None:
     parser.add_argument(
         "--results_path", default=RESULTS_PATH, metavar="CSV", help="what batch_eval.py wrote [%(default)s]"
     )
-    parser.add_argument("--task", metavar="PATTERN", help="only these tasks, such as 'BabyAI-GoTo*'")
+    parser.add_argument("--task", metavar="PATTERN", help="only these tasks or sets of tasks, such as 'BabyAI-GoTo*'")
     parser.add_argument("--output", default=REPORT, metavar="HTML", help="the page to write [%(default)s]")
     arguments = parser.parse_args()
     content = report_html(arguments.results_path, arguments.task)

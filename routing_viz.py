@@ -22,6 +22,7 @@ with app.setup(hide_code=True):
     import html
     import shutil
     from collections.abc import Callable
+    from dataclasses import replace
     from functools import partial
     from pathlib import Path
     from typing import NamedTuple
@@ -73,7 +74,7 @@ with app.setup(hide_code=True):
         steps_clicked,
         wilson_interval,
     )
-    from results.checkpoints import is_mixture
+    from results.checkpoints import is_mixture, on_each_task
     from results.eval_options import Lesion
     from results.paths import (
         CHECKPOINT_ROOTS,
@@ -148,15 +149,16 @@ def controls():
     is_export()  # asked while the page's first request is at hand
     try:
         options = routing_options(sys.argv[1:])
-        checkpoints = choose_checkpoints(options.checkpoint)
+        checkpoints = choose_checkpoints(options.checkpoint, options.task)
     except UserError as error:
         stop_with(error)
     if not checkpoints:
         stop_with(NOTHING_TRAINED)
-    _by_path = {str(ref.path): name for name, ref in checkpoints.items()}
     _cached = (name for name, ref in checkpoints.items() if cache_of(ref, options.cache_dir).exists())
     _first = next(_cached, next(iter(checkpoints)))  # what can be shown at once, where there is such
-    _first = _by_path[remembered("checkpoint", _by_path, str(checkpoints[_first].path))]
+    _path, _task = remembered("checkpoint"), remembered("task")
+    _wanted = (name for name, ref in checkpoints.items() if (str(ref.path), ref.evaluated_on or "") == (_path, _task))
+    _first = next(_wanted, _first)
     checkpoint_dropdown = mo.ui.dropdown(checkpoints, value=_first, label="")
     use_cache_toggle = mo.ui.switch(not options.no_cache, label="use the cache of batch_eval.py")
     num_episodes_slider = mo.ui.slider(
@@ -210,7 +212,7 @@ def load(checkpoint_dropdown, num_envs_slider, num_episodes_slider, options, use
         mo.stop(True, mo.vstack([checkpoint_dropdown, callout(error)]))
     if is_script() and routing.warning:
         warn(routing.warning)
-    remember(checkpoint=routing.ref.path)
+    remember(checkpoint=routing.ref.path, task=routing.ref.evaluated_on)
     _wanted = remembered("outcome", OUTCOMES, options.outcome)
     outcome_dropdown = mo.ui.dropdown(
         routing.outcomes, value=_wanted if _wanted in routing.outcomes else "all", label="episodes"
@@ -423,7 +425,7 @@ def play(episodes_table, found, player_widget, shown):
         remember(episode=chosen_episode)
         _start = found[3].get(chosen_episode, 0) if found else 0
         try:
-            _scene = scene(shown.ref.task_id, shown.data, chosen_episode, shown.expert_hidden_sizes) | {"start": _start}
+            _scene = scene(shown.ref.task, shown.data, chosen_episode, shown.expert_hidden_sizes) | {"start": _start}
         except (NothingToShow, UserError) as error:
             _scene = {"problem": str(error), "episode": chosen_episode}
         with player_widget.hold_trait_notifications():
@@ -462,7 +464,7 @@ def save_episode(chosen_episode, film_buttons, options, shown):
                 with progress(_steps + 1, "drawing") as _bar:
                     save_film(
                         _path,
-                        shown.ref.task_id,
+                        shown.ref.task,
                         shown.data,
                         chosen_episode,
                         shown.expert_hidden_sizes,
@@ -529,22 +531,35 @@ def save(figures_choice, formats_choice, options, routing, save_button, shown, w
 
 @app.function(hide_code=True)
 def checkpoint_name(ref: CheckpointRef) -> str:
-    """Return `GoToObj trial 0 seed 1`, and the folder where it is not the first one."""
-    name = f"{short_task(ref.task_id)}{str(ref).removeprefix(ref.task_id)}"
+    """Return `GoToObj trial 0 seed 1`, of a set's checkpoint `GoTos: GoToObj trial 0 seed 1`, and the folder where it
+    is not the first one."""
+    tasks = short_task(ref.task_id) + ("" if ref.evaluated_on is None else f": {short_task(ref.evaluated_on)}")
+    name = tasks + str(replace(ref, evaluated_on=None)).removeprefix(ref.task_id)
     return name if ref.path.parts[0] == CHECKPOINT_ROOTS[0] else f"{name} ({ref.path.parts[0]})"
 
 
 @app.function(hide_code=True)
-def choose_checkpoints(path: str | None) -> dict[str, CheckpointRef]:
-    """Return what can be shown, by name; only `path` where one is given, else all mixtures."""
+def choose_checkpoints(path: str | None, task: str | None = None) -> dict[str, CheckpointRef]:
+    """Return what can be shown, by name: all mixtures, or only `path` where one is given; those trained on a set of
+    tasks on each of these, or only on `task`."""
     if path is None:
-        return {checkpoint_name(ref): ref for ref in find_checkpoints() if is_mixture(ref.path)}
+        mixtures = [ref for ref in find_checkpoints() if is_mixture(ref.path)]
+        return named([ref for ref in on_each_task(mixtures) if task in (None, ref.task)])
     ref = checkpoint_ref(path)
     if ref is None:
         raise UserError(f"{path}: expected a path such as checkpoints/<task_id>/trial_<N>/checkpoint_final.pt")
     if not ref.path.exists():
         raise UserError(f"{path}: no such file")
-    return {checkpoint_name(ref): ref}
+    if task is not None:
+        from fast_babyai.reference import check_task
+
+        check_task(task)
+    return named(on_each_task([ref], None if task is None else [task]))
+
+
+@app.function(hide_code=True)
+def named(refs: list[CheckpointRef]) -> dict[str, CheckpointRef]:
+    return {checkpoint_name(ref): ref for ref in refs}
 
 
 @app.function(hide_code=True)
@@ -606,7 +621,7 @@ def load_routing(
     agent, max_steps = load_agent_of(ref, lang_encoder)
     settings = {"num_envs": min(num_envs, num_episodes), "max_steps": max_steps, "backend": backend}
     with progress(num_episodes, "evaluating") as bar:
-        metrics, data = evaluate(agent, ref.task_id, num_episodes, on_episodes=bar.update, **settings)
+        metrics, data = evaluate(agent, ref.task, num_episodes, on_episodes=bar.update, **settings)
     sizes = [list(layer) for layer in agent.expert_hidden_sizes]
     return Routing(ref, data, sizes, metrics, "played afresh", warning, alpha)
 
@@ -621,9 +636,9 @@ def scene_without(routing: Routing, episode: int, pair: str, options) -> dict:
     agent, max_steps = load_agent_of(routing.ref, options.lang_encoder)
     seed, lesion = routing.data.episodes[episode]["seed"], Lesion.parse(pair, None)
     settings = {"max_steps": max_steps, "backend": options.backend, "lesion": lesion, "first_level": seed}
-    data = evaluate(agent, routing.ref.task_id, 1, **settings).routing_data
+    data = evaluate(agent, routing.ref.task, 1, **settings).routing_data
     title = lesion_name(lesion.name, routing.expert_hidden_sizes)
-    return scene(routing.ref.task_id, data, 0, routing.expert_hidden_sizes) | {"title": title}
+    return scene(routing.ref.task, data, 0, routing.expert_hidden_sizes) | {"title": title}
 
 
 @app.function(hide_code=True)
@@ -632,7 +647,7 @@ def picture_of(routing: Routing, episode: int) -> np.ndarray | None:
     from fast_babyai.reference import render_level
 
     seed = routing.data.episodes[episode]["seed"]
-    return None if seed is None else render_level(routing.ref.task_id, seed)
+    return None if seed is None else render_level(routing.ref.task, seed)
 
 
 @app.function(hide_code=True)
@@ -707,7 +722,7 @@ def plots_path(ref: CheckpointRef, name: str, plots_dir: str) -> Path:
     root = ref.path.parts[0]
     update = "" if ref.update is None else f"update_{ref.update}"
     other = root if root in CHECKPOINT_ROOTS[1:] else ""
-    return plot_path(ref.task_id, ref.trial, file_name(name, update, other), ref.seed, plots_dir)
+    return plot_path(ref.task_id, ref.trial, file_name(name, update, other), ref.seed, plots_dir, ref.evaluated_on)
 
 
 @app.function(hide_code=True)

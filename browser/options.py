@@ -21,6 +21,11 @@ def routing_options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = Parser(prog="routing_viz.py", description="Save all figures of one checkpoint under plots/.")
     parser.add_argument("--checkpoint", metavar="PATH", help="a checkpoint_*.pt [default: the first that is found]")
     parser.add_argument(
+        "--task",
+        metavar="TASK",
+        help="the task that it plays [what it was trained on; of a set the first with a cache]",
+    )
+    parser.add_argument(
         "--outcome", choices=list(OUTCOMES), default="solved", help="of the episodes shown [%(default)s]"
     )
     add_saving_flags(parser)
@@ -48,7 +53,7 @@ def cross_task_options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--results_path", default=RESULTS_PATH, metavar="CSV", help="what batch_eval.py wrote [%(default)s]"
     )
-    parser.add_argument("--task", metavar="PATTERN", help="only these tasks, such as 'BabyAI-GoTo*'")
+    parser.add_argument("--task", metavar="PATTERN", help="only these tasks or sets of tasks, such as 'BabyAI-GoTo*'")
     add_saving_flags(parser)
     parser.add_argument("--plots_dir", default=PLOTS_DIR, help="where figures go [%(default)s]")
     return parser.parse_args(arguments)

@@ -38,6 +38,7 @@ from plotting.style import (
 )
 from results.paths import short_task
 from results.statistics import summarise_runs
+from results.tables import name_sets
 
 if TYPE_CHECKING:
     import pandas as pd  # which takes a while: it is imported by the functions that need it
@@ -84,7 +85,7 @@ def _panels(count: int, width: float, height: float) -> tuple[Figure, list[Axes]
 
 
 def _seeds_of(
-    results: "pd.DataFrame", runs: "pd.DataFrame", by: Sequence[str] = ("task_id", "trial", "update")
+    results: "pd.DataFrame", runs: "pd.DataFrame", by: Sequence[str] = ("trained_on", "task_id", "trial", "update")
 ) -> "pd.DataFrame":
     """Return the rows of `results` that summarised runs of several seeds stand for."""
     by = [name for name in by if name in results]
@@ -109,6 +110,7 @@ def plot_success_against_lpc(results: "pd.DataFrame") -> Figure:
 
     if results.empty:
         raise NothingToShow("there are no results: there is nothing to draw")
+    results = name_sets(results)
     runs = summarise_runs(results)
     styles = task_styles(runs["task_id"])
     mixtures, baselines = runs[runs["mean_lpc"].notna()], runs[runs["mean_lpc"].isna()]
@@ -164,7 +166,7 @@ def plot_lpc_alpha(results: "pd.DataFrame") -> Figure:
     """Return success rate and mean LPC against `lpc_alpha`, a line per task; runs without experts are left out."""
     import pandas as pd
 
-    results = results.assign(lpc_alpha=pd.to_numeric(results["lpc_alpha"], errors="coerce"))
+    results = name_sets(results).assign(lpc_alpha=pd.to_numeric(results["lpc_alpha"], errors="coerce"))
     runs = summarise_runs(results[results["lpc_alpha"].notna() & results["mean_lpc"].notna()], ("task_id", "lpc_alpha"))
     columns = panels_in_a_row(2, 2.2)
     title = f"What the price of experts (lpc_alpha) does\n({ERROR_BARS})"
@@ -204,6 +206,7 @@ def plot_lpc_against_difficulty(results: "pd.DataFrame") -> Figure:
     Raises:
         NothingToShow: no task has both a mixture and a baseline.
     """
+    results = name_sets(results)
     is_baseline = results["mean_lpc"].isna()
     failed = 1 - results[is_baseline].groupby("task_id")["success_rate"].mean()
     runs = summarise_runs(results[~is_baseline & results["task_id"].isin(failed.index) & results["trial"].notna()])
@@ -279,11 +282,13 @@ def plot_lesions(results: "pd.DataFrame", lesioned: "pd.DataFrame") -> Figure:
     Raises:
         NothingToShow: no lesioned checkpoint is among the results.
     """
-    pairs = lesioned.merge(results[["checkpoint_path", "success_rate"]], on="checkpoint_path", suffixes=("", "_whole"))
+    same = ["checkpoint_path", "task_id"]
+    pairs = lesioned.merge(results[[*same, "success_rate"]], on=same, suffixes=("", "_whole"))
     if pairs.empty:
         raise NothingToShow(
             "none of these checkpoints was evaluated with experts off (batch_eval.py --disable_experts)"
         )
+    pairs = name_sets(pairs)
     means = pairs.groupby(["task_id", "trial", "lesion"])[["success_rate", "success_rate_whole"]].mean().reset_index()
     lost = (means["success_rate_whole"] - means["success_rate"]).groupby(means["task_id"]).mean()
     tasks, trials = lost.sort_values().index.tolist(), sorted(means["trial"].unique())
@@ -305,7 +310,7 @@ def plot_lesions(results: "pd.DataFrame", lesioned: "pd.DataFrame") -> Figure:
         whole = group.drop_duplicates("task_id")
         places = [tasks.index(task) for task in whole["task_id"]]
         panel.plot(whole["success_rate_whole"], places, "|", color="black", markersize=10, label="all experts")
-        dots = seeds.drop_duplicates("checkpoint_path")
+        dots = seeds.drop_duplicates(same)
         places = [tasks.index(task) for task in dots["task_id"]]
         panel.plot(
             dots["success_rate_whole"], places, "k|", linestyle="none", markersize=3, alpha=0.55, markeredgewidth=0.8
@@ -396,6 +401,7 @@ def plot_metrics_over_updates(results: "pd.DataFrame") -> Figure:
     """
     import pandas as pd
 
+    results = name_sets(results)
     along = results["update"].notna() if "update" in results else pd.Series(False, results.index)
     runs = results.loc[along, ["task_id", "trial"]].drop_duplicates()
     if runs.empty:

@@ -10,17 +10,20 @@ import functools
 import io
 import os
 import pickle
+import pickletools
 import re
 import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from basics.config import Key, is_text, load_keys, shown
+from basics.config import Key, is_name, is_text, load_keys, shown
 from basics.errors import UserError, warn
-from basics.files import ArtifactError, atomic_write, read_bytes
+from basics.files import ArtifactError, atomic_write, read_bytes, require_regular_file
+from results.paths import CheckpointRef
 
 if TYPE_CHECKING:
     import torch
@@ -49,12 +52,48 @@ def save_checkpoint(path: os.PathLike | str, payload: dict) -> None:
 
 def is_mixture(path: os.PathLike | str) -> bool:
     """Tell whether a checkpoint's config names experts, without PyTorch; what cannot be read counts, to be named."""
+    values = _pickled_values(path)
+    return values is None or b"expert_hidden_sizes" in values
+
+
+def trained_tasks(path: os.PathLike | str) -> list[str] | None:
+    """Return the set of tasks that a checkpoint's config names, as a rule without PyTorch; None where there is no set,
+    or the file cannot be read."""
+    _, key, rest = (_pickled_values(path) or b"").partition(b"X\x05\0\0\0tasks")  # as pickle's protocol 2 writes a text
+    if not key:
+        return None
+    names: list[str] = []
     try:
+        for opcode, value, _ in pickletools.genops(rest):  # tells what stands there, and executes nothing
+            if opcode.name == "BINUNICODE":
+                names.append(value)
+            elif opcode.name in ("NONE", "APPEND", "APPENDS"):
+                return names if names and all(map(is_name, names)) else None
+            elif opcode.name not in ("BINPUT", "LONG_BINPUT", "EMPTY_LIST", "MARK"):
+                break
+        return load_checkpoint(path)["config"].get("tasks")  # written by another program, in other words
+    except (ValueError, UserError):
+        return None
+
+
+def on_each_task(refs: Iterable[CheckpointRef], tasks: Sequence[str] | None = None) -> list[CheckpointRef]:
+    """Return checkpoints once for each task that they are evaluated on: the one that they were trained on, each one of
+    their set, or those of `tasks`."""
+    found = []
+    for ref in refs:
+        for task in tasks or trained_tasks(ref.path) or [ref.task_id]:
+            found.append(ref if task == ref.task_id else replace(ref, evaluated_on=task))
+    return found
+
+
+def _pickled_values(path: os.PathLike | str) -> bytes | None:
+    """Return the pickle in a checkpoint, where all that is no tensor stands, as it is; None where it cannot be read."""
+    try:
+        require_regular_file(path)
         with zipfile.ZipFile(path) as archive:
-            name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
-            return b"expert_hidden_sizes" in archive.read(name)
-    except (OSError, StopIteration, *_ZIP_ERRORS):
-        return True
+            return archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
+    except (OSError, StopIteration, UserError, *_ZIP_ERRORS):
+        return None
 
 
 def load_checkpoint(

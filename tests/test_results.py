@@ -373,7 +373,8 @@ def test_rows_are_written_read_and_replaced(tmp_path):
     tables.upsert_result(path, row("a", success_rate=0.75, update=100))
 
     table = tables.read_results(path)
-    assert list(table.columns) == [*tables.RESULT_COLUMNS, "seed", "update"]
+    assert list(table.columns) == [*tables.RESULT_COLUMNS, "seed", "update", "trained_on"]
+    assert table["trained_on"].tolist() == table["task_id"].tolist()  # where nothing else is told
     assert table["success_rate"].tolist() == [0.75, 0.5]
     assert table["checkpoint_path"].tolist() == ["checkpoints/a.pt", "checkpoints/b.pt"]
     assert table["trial"].dtype == "Int64" and table["seed"][1] == 7 and table["seed"].isna()[0]

@@ -191,7 +191,7 @@ def train(config: dict[str, Any], given: Iterable[str] = (), resume: bool = Fals
     """Train one policy and return the exit status: 0 when finished, 128 + its number when stopped by a signal.
 
     Args:
-        config: every key of config.yaml that concerns this kind of policy.
+        config: every key of config.yaml that concerns this kind of policy; `tasks` may hold patterns.
         given: the keys that the user set, which a resumed run must not contradict.
         resume: go on with the unfinished run in this config's folder; a finished one is left as it is.
         overwrite: begin anew where a run exists.
