@@ -201,8 +201,8 @@ def add_measures(logits: Tensor, label: Tensor, lpc: Tensor, sums: np.ndarray) -
 
     logits [T, N, A], label int64 [T, N], lpc [T, N].
     """
-    arrays = (tensor.detach().cpu().contiguous().numpy() for tensor in (logits, label, lpc))
-    _add_measures(*arrays, sums)
+    logits, label, lpc = (tensor.detach().cpu().contiguous() for tensor in (logits, label, lpc))
+    _add_measures(logits.numpy(), label.numpy(), lpc.numpy(), sums)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
