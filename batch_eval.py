@@ -5,6 +5,7 @@ trained on a set of tasks, for each of these tasks.
     python batch_eval.py --task 'BabyAI-GoTo*' --final_only --workers 4
     python batch_eval.py --task GoTos --tasks BabyAI-GoTo-v0    # a set's checkpoints on one task, of the set or not
     python batch_eval.py --disable_experts 0:2,1:2          # a lesion: own CSV (..._lesions.csv), own caches
+    python batch_eval.py --sampled                          # also by sampled actions: column success_rate_sampled
 
 Checkpoints that are in the CSV and whose file has not changed are passed over, so an interrupted run goes on where it
 stopped. An evaluation over fewer episodes replaces one over more only with --force. A checkpoint that cannot be
@@ -13,6 +14,7 @@ evaluated is reported and does not stop the others; the exit status is then 1.
 
 import contextlib
 import datetime
+import functools
 import hashlib
 import multiprocessing
 import multiprocessing.connection
@@ -40,6 +42,7 @@ from results.paths import (
     lesion_results_path,
     routing_cache_path,
 )
+from results.pathways import pathway_columns
 from results.routing_caches import routing_cache_episodes, routing_cache_owner, write_routing_cache
 from results.tables import read_result_rows, result_key, upsert_result
 
@@ -48,6 +51,8 @@ CONFIG_COLUMNS = (  # of a row: taken from the checkpoint's config, empty where 
     "unroll_len",
     "lr",
     "lpc_alpha",
+    "normalize_lpc",
+    "expert_dropout",
     "intermediate_dim",
     "router_hidden_size",
     "max_steps",
@@ -57,6 +62,7 @@ CONFIG_COLUMNS = (  # of a row: taken from the checkpoint's config, empty where 
     "lang_fusion",
     "lang_encoder",
 )
+SAMPLED = "success_rate_sampled"  # the column that --sampled fills
 NOT_CACHED = "skipped"  # in the column routing_cache: evaluated with --skip_routing
 
 
@@ -80,12 +86,14 @@ class Job:
         cache_path: where its routing goes; None with --skip_routing.
         num_episodes: None: as many as the settings say.
         known_episodes: over how many it was evaluated before, as it is now.
+        sampled: by sampled actions too.
     """
 
     ref: CheckpointRef
     cache_path: Path | None
     num_episodes: int | None = None
     known_episodes: int = 0
+    sampled: bool = False
 
 
 def evaluate_checkpoint(job: Job, settings: Settings, on_episodes: Callable[[int], object] | None = None) -> dict:
@@ -121,7 +129,8 @@ def evaluate_checkpoint(job: Job, settings: Settings, on_episodes: Callable[[int
         )
     check_task(ref.task)  # before the sentence encoder, which takes its time
     agent = load_agent(checkpoint, settings.lang_encoder)
-    metrics, routing_data = evaluate(
+    play_levels = functools.partial(
+        evaluate,
         agent,
         ref.task,
         num_episodes,
@@ -131,6 +140,8 @@ def evaluate_checkpoint(job: Job, settings: Settings, on_episodes: Callable[[int
         lesion=lesion,
         on_episodes=on_episodes,
     )
+    metrics, routing_data = play_levels()
+    sampled = {SAMPLED: play_levels(sampled=True).metrics["success_rate"]} if job.sampled else {}
     expert_hidden_sizes = [list(layer) for layer in agent.expert_hidden_sizes]
     evaluated_at = timestamp()
     if job.cache_path is not None and expert_hidden_sizes:
@@ -152,9 +163,11 @@ def evaluate_checkpoint(job: Job, settings: Settings, on_episodes: Callable[[int
         **{name: config.get(name) for name in CONFIG_COLUMNS},
         "expert_hidden_sizes": expert_hidden_sizes or None,
         "evaluated_at": evaluated_at,
+        **sampled,
         "trained_on": ref.task_id,
         "seed": config["seed"] if ref.seed is None else ref.seed,
         "update": ref.update,
+        **({} if lesion else pathway_columns(routing_data)),
         "routing_cache": NOT_CACHED if job.cache_path is None else job.cache_path if expert_hidden_sizes else None,
         **file_state,
     }
@@ -176,6 +189,7 @@ def plan(
     cache_paths: dict[CheckpointRef, Path | None],
     lesion: Lesion,
     num_episodes: int | None = None,
+    sampled: bool = False,
 ) -> list[Job]:
     """Return a job for each checkpoint that was not evaluated yet, has changed since, or lacks its routing cache.
 
@@ -184,16 +198,19 @@ def plan(
         cache_paths: where each checkpoint's routing cache belongs; None where none is wanted.
         num_episodes: evaluations over another number of episodes do not count; None: any number will do, and what was
             evaluated over more than the usual number is not evaluated over fewer.
+        sampled: evaluations without sampled actions do not count.
     """
     jobs = []
     for ref in refs:
         row = rows.get(key_of(ref, lesion))
         cache_path = cache_paths[ref]
         known = episodes_of(row) if row is not None and is_unchanged(ref.path, row) else None
-        is_done = known is not None and num_episodes in (None, known)
+        was_sampled = row is not None and row.get(SAMPLED, "") != ""
+        is_done = known is not None and num_episodes in (None, known) and (was_sampled or not sampled)
         if not row or not is_done or (cache_path is not None and lacks_cache(row, cache_path)):
             most = max(known or 0, cached_episodes(ref.path, cache_path))
-            jobs.append(Job(ref, cache_path, num_episodes or max(NUM_EPISODES, most), most))
+            sampled_too = sampled or was_sampled  # or its row would lose that number
+            jobs.append(Job(ref, cache_path, num_episodes or max(NUM_EPISODES, most), most, sampled_too))
     return jobs
 
 
@@ -389,7 +406,7 @@ def run_in_workers(jobs: Sequence[Job], settings: Settings, on_episodes: Callabl
 def run(jobs: Sequence[Job], settings: Settings, num_workers: int) -> dict[CheckpointRef, str]:
     """Evaluate checkpoints with progress bars; return why those failed that did."""
     failures = {}
-    total = sum(job.num_episodes or settings.num_episodes for job in jobs)
+    total = sum((job.num_episodes or settings.num_episodes) * (1 + job.sampled) for job in jobs)
     with (
         tqdm(total=len(jobs), desc="checkpoints", unit="checkpoint", position=0) as checkpoints,
         tqdm(total=total, desc="episodes", unit="episode", position=1) as episodes,
@@ -420,12 +437,17 @@ def summary(refs: Sequence[CheckpointRef], rows: dict, failures: dict[Checkpoint
             return row.get(name) or "-"
 
     width = max(48, *(len(str(ref)) for ref in refs))
-    lines = [f"{'checkpoint':<{width}} {'episodes':>8} {'success':>8} {'path ratio':>10} {'mean LPC':>9}"]
-    for ref in refs:
-        row = rows.get(key_of(ref, lesion), {})
+    known = {ref: rows.get(key_of(ref, lesion), {}) for ref in refs}
+    any_sampled = any(row.get(SAMPLED) for row in known.values())
+    lines = [
+        f"{'checkpoint':<{width}} {'episodes':>8} {'success':>8} {'sampled ' if any_sampled else ''}{'path ratio':>10}"
+        f" {'mean LPC':>9}"
+    ]
+    for ref, row in known.items():
+        sampled = f"{number(row, SAMPLED, 3):>7} " if any_sampled else ""
         numbers = (
-            f"{row.get('num_episodes', '-'):>8} {number(row, 'success_rate', 3):>8} {number(row, 'path_ratio', 2):>10}"
-            f" {number(row, 'mean_lpc', 1):>9}"
+            f"{row.get('num_episodes', '-'):>8} {number(row, 'success_rate', 3):>8}"
+            f" {sampled}{number(row, 'path_ratio', 2):>10} {number(row, 'mean_lpc', 1):>9}"
         )
         lines.append(f"{ref!s:<{width}} {numbers}" + ("  failed" if ref in failures else ""))
     return "\n".join(lines)
@@ -487,7 +509,7 @@ def main() -> int:
     add_evaluation_flags(parser)
     arguments = parser.parse_args()
 
-    lesion = Lesion.parse(arguments.disable_experts, arguments.min_router_weight)
+    lesion = Lesion.parse(arguments.disable_experts, arguments.min_router_weight, arguments.own_pathway)
     tasks = None if arguments.tasks is None else named_tasks(arguments.tasks)
     refs = select_checkpoints(arguments)
     results_path = Path(arguments.results_path)
@@ -500,9 +522,9 @@ def main() -> int:
     if arguments.skip_routing:
         cache_paths = dict.fromkeys(refs)
     if arguments.force:
-        jobs = [Job(ref, cache_paths[ref]) for ref in refs]
+        jobs = [Job(ref, cache_paths[ref], sampled=arguments.sampled) for ref in refs]
     else:
-        jobs = leave_larger(plan(refs, rows, cache_paths, lesion, arguments.num_episodes))
+        jobs = leave_larger(plan(refs, rows, cache_paths, lesion, arguments.num_episodes, arguments.sampled))
     num_checkpoints = len({ref.path for ref in refs})
     on = "" if len(refs) == num_checkpoints else f" on {counted(len(refs), 'task')} in all"
     print(f"{counted(num_checkpoints, 'checkpoint')}{on}, {len(jobs):,} to evaluate", flush=True)

@@ -98,7 +98,8 @@ class MoELayer(nn.Module):
 
 
 class MixtureOfExpertsPolicy(RecurrentPolicy):
-    """Observation and mission -> `input_projection` -> mixture layers -> `head` -> action logits.
+    """Observation and mission -> `input_projection` -> mixture layers -> `head` -> action logits, and
+    `value_head` -> value where it is wanted.
 
     Args:
         expert_hidden_sizes: per layer, its experts' hidden sizes; a flat list means one layer; 0 is the identity.
@@ -107,6 +108,7 @@ class MixtureOfExpertsPolicy(RecurrentPolicy):
         obs_encoding, lang_fusion, parsed: see `policy.input`.
         expert, router: what experts and routers are, or classes with their interface; an expert of size 0 is always
             the identity.
+        value_head: whether there is one.
     """
 
     def __init__(
@@ -121,6 +123,7 @@ class MixtureOfExpertsPolicy(RecurrentPolicy):
         parsed: bool = False,
         expert: type[Expert] = Expert,
         router: type[Router] = Router,
+        value_head: bool = False,
     ):
         super().__init__()
         self.expert_hidden_sizes = per_layer(expert_hidden_sizes)
@@ -134,6 +137,8 @@ class MixtureOfExpertsPolicy(RecurrentPolicy):
         ]
         self.moe_layers = nn.ModuleList(layers)
         self.head = nn.Linear(intermediate_dim, num_actions)
+        if value_head:
+            self.value_head = nn.Linear(intermediate_dim, 1)
         self.state_sizes = [*self.input_projection.state_sizes, *(sum(layer.state_sizes) for layer in layers)]
         self.expert_costs = [layer.expert_costs for layer in layers]
 
@@ -148,7 +153,8 @@ class MixtureOfExpertsPolicy(RecurrentPolicy):
             hidden, *result = layer(hidden, layer_state, rule, index, t)
             results.append(result)
         after, routing, used_routing = map(list, zip(*results, strict=True))
-        return PolicyOutput(self.head(hidden), [*input_state, *after], routing, used_routing, due)
+        value = self.value_of(hidden)
+        return PolicyOutput(self.head(hidden), [*input_state, *after], routing, used_routing, due, value)
 
 
 def per_layer(expert_hidden_sizes: Sequence) -> list[list[int]]:

@@ -4,27 +4,32 @@
     python study.py settings --budget 5e5 --seeds 3    # three levels: one setting of config.yaml changed at a time
     python study.py price --budget 1e6 --seeds 2       # three levels: what a price on experts or dropping some changes
     python study.py levels --tasks BabyAI-GoTo-v0 BabyAI-Open-v0 --budget 5e6 --seeds 1
+    python study.py pathways --budget 5e6 --seeds 10   # twelve levels in one network: do pathways form?
+    python study.py reward --budget 2e7 --seeds 3      # four levels from reward alone: how soon 95 and 99 % succeed
+    python study.py reward_after --init_from study/levels/checkpoints       # what reward changes after imitation
 
-It is a loop over train_mop.py and train.py, then batch_eval.py and cross_task_viz.py; all it makes lies under --folder.
+It is a loop over train_mop.py and train.py, then batch_eval.py, cross_task_viz.py and, for networks of many tasks,
+pathways.py; all it makes lies under --folder.
 Interrupted, the same command goes on where it stopped: finished runs are passed over, unfinished ones resumed.
 """
 
 import itertools
+import json
 import math
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple
 
 from tqdm import tqdm
 
-from basics.config import POLICIES, Parser, load_keys
-from basics.errors import PARENT, UserError, run_script
+from basics.config import OBJECTIVES, POLICIES, Parser, load_keys
+from basics.errors import PARENT, UserError, did_you_mean, run_script
 from results import paths, routing_caches, tables
 from results.eval_options import positive
 from results.paths import short_task
@@ -37,6 +42,14 @@ LEVELS = [
     "Pickup", "UnblockPickup", "Open", "Unlock", "PutNextS7N4", "Synth", "SynthLoc", "GoToSeq", "SynthSeq",
     "GoToImpUnlock", "BossLevel", "UnlockPickup", "OpenTwoDoors",
 ]  # fmt: skip
+TWELVE_LEVELS = [  # from one room and one look to all there is
+    "GoToObj", "GoToRedBall", "GoToLocal", "PickupLoc", "PutNextLocal", "OpenTwoDoors", "UnlockPickup", "GoToObjMaze",
+    "GoTo", "Open", "GoToSeq", "BossLevel",
+]  # fmt: skip
+STRUCTURED = {
+    "lang_fusion": "matching",
+    "lang_encoder": "parser",
+}  # hard levels are learned, too, and no model is asked
 THREE_LEVELS = ["GoToLocal", "PutNextLocal", "GoToObjMaze"]  # which object; two, in order; doors and what lay behind
 
 
@@ -54,7 +67,9 @@ def mixture(name: str, **flags) -> Variant:
 
 def setting(name: str, **flags) -> Variant:
     """Return a mixture that differs in `flags` from the study of settings' reference, which config.yaml once was."""
-    return mixture(name, **({"num_envs": 16, "lr": 3e-3, "train_lang_proj": "true"} | flags))
+    reference = {"num_envs": 16, "lr": 3e-3, "train_lang_proj": "true"}
+    reference |= {"lang_fusion": "attention", "lang_encoder": "distilbert-base-uncased"}
+    return mixture(name, **(reference | flags))
 
 
 class Study(NamedTuple):
@@ -62,11 +77,16 @@ class Study(NamedTuple):
 
     Attributes:
         pathways: whether routing is recorded, and success without the largest experts measured.
+        together: the name of the set of levels that one mixture learns at once; baselines still learn one each. Empty:
+            every variant learns one level at a time.
+        after: whether runs begin with the weights that another study has trained.
     """
 
     levels: list[str]
     variants: list[Variant]
     pathways: bool
+    together: str = ""
+    after: bool = False
 
 
 STUDIES = {
@@ -111,22 +131,59 @@ STUDIES = {
             mixture("1e-6", lpc_alpha=1e-6),
             mixture("1e-5", lpc_alpha=1e-5),
             mixture("1e-4", lpc_alpha=1e-4),
-            mixture("1e-6, normalised", lpc_alpha=1e-6, normalize_lpc="true"),
-            mixture("1e-5, normalised", lpc_alpha=1e-5, normalize_lpc="true"),
+            mixture("1e-6, normalised", lpc_alpha=1e-6, normalize_lpc="detached"),
+            mixture("1e-5, normalised", lpc_alpha=1e-5, normalize_lpc="detached"),
             mixture("1e-5, experts dropped", lpc_alpha=1e-5, expert_dropout=0.5),
         ],
         pathways=True,
     ),
+    "reward": Study(
+        ["GoToObj", "GoToRedBall", "GoToLocal", "PutNextLocal"],
+        [mixture("mixture", objective="ppo"), Variant("GRU", "train.py", {"objective": "ppo"})],
+        pathways=True,
+    ),
+    "reward_after": Study(
+        ["GoTo", "Synth", "GoToSeq", "BossLevel"],
+        [
+            mixture("reward", objective="ppo"),
+            mixture("reward and imitation", objective="ppo", imitation_weight=0.1),
+            mixture("more imitation"),
+        ],
+        pathways=True,
+        after=True,
+    ),
+    "pathways": Study(
+        TWELVE_LEVELS,
+        [
+            Variant("GRU alone", "train.py", {"log_interval": "5"} | STRUCTURED),  # how hard a level is
+            mixture("no price", lpc_alpha=0, **STRUCTURED),
+            mixture("price", lpc_alpha=1e-5, **STRUCTURED),
+            mixture("price scaled by loss", lpc_alpha=1e-5, normalize_lpc="detached", **STRUCTURED),
+            mixture("price scaled by loss (attached)", lpc_alpha=1e-5, normalize_lpc="attached", **STRUCTURED),
+            mixture("all three", lpc_alpha=1e-5, normalize_lpc="attached", expert_dropout=0.8, **STRUCTURED),
+        ],
+        pathways=True,
+        together="pathways",
+    ),
 }
+ALONG = 4  # parts of a run of many levels, at whose ends checkpoints are kept and evaluated
+THRESHOLDS = (0.05, 0.1, 0.2, 0.3)  # below which experts are switched off, to see whether pathways stand alone
 
 
 class Run(NamedTuple):
-    """One training run of a study."""
+    """One training run of a study.
+
+    Attributes:
+        task_id: the level, or the name of a set of levels.
+        levels: of the set.
+    """
 
     task_id: str
     trial: int
     seed: int
     variant: Variant
+    levels: tuple[str, ...] = ()
+    init_from: Path | None = None
 
     def __str__(self) -> str:
         return f"{self.task_id}, {self.variant.name}, seed {self.seed}"
@@ -140,15 +197,20 @@ class Run(NamedTuple):
         folder = paths.run_dir(checkpoint_dir, self.task_id, self.trial, self.seed)
         if (folder / "checkpoint_final.pt").exists():
             return ""
-        keys = load_keys(SCRIPTS[self.variant.script])
+        keys = load_keys(SCRIPTS[self.variant.script], self.variant.flags.get("objective", OBJECTIVES[0]))
         shape = [int(self.variant.flags.get(name, keys[name].default)) for name in ("num_envs", "unroll_len")]
+        num_updates = max(1, round(budget / (shape[0] * shape[1])))
         flags = dict(self.variant.flags) | {
             "task_id": self.task_id,
             "trial": self.trial,
             "seed": self.seed,
-            "num_updates": max(1, round(budget / (shape[0] * shape[1]))),
+            "num_updates": num_updates,
             "checkpoint_dir": checkpoint_dir,
         }
+        if self.levels:
+            flags |= {"tasks": json.dumps(self.levels), "checkpoint_interval": max(1, num_updates // ALONG)}
+        if self.init_from is not None:
+            flags["init_from"] = self.init_from
         command = [sys.executable, HERE / self.variant.script]
         command += [part for name, value in flags.items() for part in (f"--{name}", str(value))]
         if any(folder.glob("checkpoint_*.pt")):
@@ -162,16 +224,29 @@ class Run(NamedTuple):
         return "" if process.returncode == 0 else (errors.strip().splitlines() or [f"status {process.returncode}"])[-1]
 
 
+def starting_point(checkpoint_dir: Path, task_id: str, seed: int) -> Path:
+    """Return the checkpoint that a run of a study `after` begins with: trial 0 there."""
+    return paths.run_dir(checkpoint_dir, task_id, 0, seed) / "checkpoint_final.pt"
+
+
 def child_environment() -> dict[str, str]:
     """Return the environment of a script that is to end, and save what it has, when this process is gone."""
     return os.environ | {PARENT: str(os.getpid())}
 
 
-def train_all(runs: list[Run], checkpoint_dir: Path, budget: float, jobs: int) -> list[str]:
-    """Train `runs`, `jobs` at a time; return what went wrong."""
+def train_all(runs: list[Run], checkpoint_dir: Path, budget: float, jobs: int, alone: float = math.inf) -> list[str]:
+    """Train `runs`, `jobs` at a time; return what went wrong.
+
+    Args:
+        alone: where networks learn many levels, the budget of a baseline on one of them.
+    """
+
+    def budget_of(run: Run) -> float:
+        return budget if run.levels else min(budget, alone)
+
     failures, running = [], set()
     with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(runs), unit="run", dynamic_ncols=True) as progress:
-        waiting = {pool.submit(run.train, checkpoint_dir, budget, running): run for run in runs}
+        waiting = {pool.submit(run.train, checkpoint_dir, budget_of(run), running): run for run in runs}
         try:
             for future in as_completed(waiting):
                 if problem := future.result():
@@ -196,17 +271,27 @@ def evaluate_all(study: Study, folder: Path, num_episodes: int, jobs: int) -> bo
     """Evaluate what is trained and not yet evaluated, save figures, and return whether all went well."""
     results = ["--results_path", folder / "evaluation_results.csv"]
     batch_eval = [sys.executable, HERE / "batch_eval.py", "--checkpoint_dir", folder / "checkpoints", *results]
-    batch_eval += ["--final_only", "--num_episodes", str(num_episodes), "--workers", str(jobs)]
+    batch_eval += ["--num_episodes", str(num_episodes), "--workers", str(jobs)]
     whole = ["--cache_dir", folder / "evaluation_cache"] if study.pathways else ["--skip_routing"]
-    commands = [[*batch_eval, *whole]]
+    commands = [[*batch_eval, "--final_only", *whole]]
     if study.pathways:
         mixtures = [trial for trial, variant in enumerate(study.variants) if variant.script == "train_mop.py"]
-        lesion = ["--disable_experts", largest_experts(), "--skip_routing"]
+        lesion = ["--final_only", "--skip_routing", "--disable_experts", largest_experts()]
         commands += [[*batch_eval, *lesion, "--trial", str(trial)] for trial in mixtures]
-    commands += [[sys.executable, HERE / "cross_task_viz.py", *results, "--plots_dir", folder / "plots"]]
-    statuses = [
-        subprocess.run(command, stdout=subprocess.DEVNULL, env=child_environment()).returncode for command in commands
-    ]
+    if study.together:
+        along = ["--skip_routing", "--task", study.together]
+        for flag, threshold in itertools.product(("--min_router_weight", "--own_pathway"), THRESHOLDS):
+            commands.append([*batch_eval, "--final_only", *along, flag, str(threshold)])
+        refs = paths.find_checkpoints(folder / "checkpoints", study.together)
+        updates = sorted({ref.update for ref in refs if ref.update is not None})
+        commands += [[*batch_eval, *along, "--update", str(update)] for update in updates]
+        commands += [[sys.executable, HERE / "pathways.py", *results, "--plots_dir", folder / "plots"]]
+    else:
+        commands += [[sys.executable, HERE / "cross_task_viz.py", *results, "--plots_dir", folder / "plots"]]
+    statuses = []
+    for command in commands:
+        shown = None if command[1].name == "pathways.py" else subprocess.DEVNULL
+        statuses.append(subprocess.run(command, stdout=shown, env=child_environment()).returncode)
     return not any(statuses)
 
 
@@ -240,6 +325,8 @@ def table(study: Study, folder: Path) -> str:
             "env-steps": f"{sum(steps) / len(steps) / 1e6:.2f} M",
             "minutes": f"{sum(minutes) / len(minutes):.1f}",
         }
+        if study.variants[trial].flags.get("objective") == "ppo" and not study.after:
+            row |= {f"to {share:.0%}": shown_times(runs["checkpoint_path"], share) for share in (0.95, 0.99)}
         if study.pathways:
             caches = [path for path in runs["routing_cache"].dropna() if Path(path).exists()]
             without = (
@@ -268,12 +355,64 @@ def training_cost(checkpoint_path: str) -> tuple[float, float]:
     return steps.iloc[-1], (steps.diff().fillna(steps) / metrics["steps_per_second"]).sum() / 60
 
 
+def time_to(checkpoint_path: str, share: float) -> tuple[float, float] | None:
+    """Return after how many env-steps and episodes, by the metrics.csv beside a checkpoint, that share of a row's
+    episodes was first solved while learning; None: never."""
+    metrics = tables.read_metrics(Path(checkpoint_path).parent / paths.METRICS_FILE)
+    solved = (metrics["success_rate"] >= share).to_numpy()
+    if not solved.any():
+        return None
+    first = int(solved.argmax())
+    return metrics["env_steps"].iloc[first], metrics["episodes"].iloc[: first + 1].sum()
+
+
+def shown_times(checkpoint_paths: Iterable[str], share: float) -> str:
+    """Return `time_to` of several runs: env-steps in millions and thousands of episodes, `-` for never."""
+    times = [time_to(path, share) for path in checkpoint_paths]
+    return "; ".join("-" if time is None else f"{time[0] / 1e6:.2f} M, {time[1] / 1e3:.0f} k" for time in times)
+
+
 def agreement(caches: list[str]) -> float:
     """Return how far seeds find the same levels expensive: the mean of `seed_agreement` over their pairs, or NaN."""
 
     data = [routing_caches.read_routing_cache(path)["routing_data"] for path in caches]
     pairs = [seed_agreement(first, second) for first, second in itertools.combinations(data, 2)]
     return sum(pairs) / len(pairs) if pairs else math.nan
+
+
+def chosen_variants(study: Study, names: list[str] | None) -> dict[int, Variant]:
+    """Return by trial number the variants of these names, all of them where none are given.
+
+    Raises:
+        UserError: the study has no such variant.
+    """
+    known = [variant.name for variant in study.variants]
+    for name in names or ():
+        if name not in known:
+            raise UserError(
+                f"--forms {name}: no such variant.{did_you_mean(name, known)} There are: {', '.join(known)}"
+            )
+    return {trial: variant for trial, variant in enumerate(study.variants) if names is None or variant.name in names}
+
+
+def runs_of_seed(
+    study: Study, variants: Mapping[int, Variant], tasks: list[str], seed: int, init_from: Path | None = None
+) -> list[Run]:
+    """Return the runs of one seed: a first answer for all before a second for any."""
+    if not study.together:
+        starts = {task_id: init_from and starting_point(init_from, task_id, seed) for task_id in tasks}
+        return [
+            Run(task_id, trial, seed, variant, init_from=starts[task_id])
+            for task_id in tasks
+            for trial, variant in variants.items()
+        ]
+    runs = []
+    for trial, variant in variants.items():
+        if variant.script == "train_mop.py":
+            runs.append(Run(study.together, trial, seed, variant, tuple(tasks)))
+        else:
+            runs += [Run(task_id, trial, seed, variant) for task_id in tasks]
+    return runs
 
 
 def main() -> int:
@@ -283,7 +422,16 @@ def main() -> int:
     parser.add_argument("--seeds", type=positive, default=2, help="runs of each kind [%(default)s]")
     parser.add_argument("--num_episodes", type=positive, default=512, help="levels per evaluation [%(default)s]")
     parser.add_argument("--tasks", nargs="+", help="other levels than the study's own")
-    parser.add_argument("--jobs", type=positive, default=os.cpu_count(), help="runs side by side [%(default)s]")
+    parser.add_argument("--forms", nargs="+", metavar="NAME", help="only these variants, by their names")
+    parser.add_argument(
+        "--alone", type=float, default=5e5, help="of `pathways`: env-steps of a baseline on one level [%(default)g]"
+    )
+    parser.add_argument(
+        "--init_from", type=Path, metavar="DIR", help="of a reward_after study: where mixtures were trained"
+    )
+    parser.add_argument(
+        "--jobs", "--workers", type=positive, default=os.cpu_count(), help="runs side by side [%(default)s]"
+    )
     parser.add_argument("--folder", type=Path, help="where it all goes [study/<study>]")
     arguments = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -298,23 +446,24 @@ def main() -> int:
             check_task(task_id)
 
     study = STUDIES[arguments.study]
+    if study.after != (arguments.init_from is not None):
+        raise UserError(f"{arguments.study} {'needs' if study.after else 'takes no'} --init_from")
     tasks = arguments.tasks or [f"BabyAI-{level}-v0" for level in study.levels]
     folder = arguments.folder or Path("study") / arguments.study
-    runs = [
-        Run(task_id, trial, seed, variant)
-        for seed in range(arguments.seeds)  # a first answer for all before a second for any
-        for task_id in tasks
-        for trial, variant in enumerate(study.variants)
-    ]
+    chosen = chosen_variants(study, arguments.forms)
+    seeds = range(arguments.seeds)
+    runs = [run for seed in seeds for run in runs_of_seed(study, chosen, tasks, seed, arguments.init_from)]
+    alone = arguments.alone if study.together else math.inf
     began = time.monotonic()
     print(
         f"{len(runs)} runs of {arguments.budget:,.0f} env-steps, {arguments.jobs} side by side, into {folder}",
         flush=True,
     )
-    failures = train_all(runs, folder / "checkpoints", arguments.budget, arguments.jobs)
+    failures = train_all(runs, folder / "checkpoints", arguments.budget, arguments.jobs, alone)
     print(f"trained in {(time.monotonic() - began) / 60:.1f} minutes", flush=True)
     evaluated = evaluate_all(study, folder, arguments.num_episodes, arguments.jobs)
-    print(table(study, folder))
+    if not study.together:
+        print(table(study, folder))
     for failure in failures:
         print(f"failed: {failure}", file=sys.stderr)
     return 0 if evaluated and not failures else 1

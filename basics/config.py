@@ -8,8 +8,9 @@ In config.yaml a line reads `name: default  # type: meaning`, where type is one 
     or the allowed words, `fast | minigrid`,
     or `lists of int in [0, 4096]`, such as [[0, 16], [0, 32]]; one list alone is allowed too.
 
-Keys indented below `baseline:` or `mixture:` concern that policy alone. One that stands further up as well has another
-default there: it needs no second description. Comments at the left margin are headings, in `--help` too.
+Keys indented below `baseline:` or `mixture:` concern that policy alone, those below `ppo:` learning from reward. One
+that stands further up as well has another default there: it needs no second description. Comments at the left margin
+are headings, in `--help` too.
 """
 
 import argparse
@@ -30,8 +31,10 @@ from basics.plain_yaml import parse_yaml
 
 CONFIG_PATH = Path(__file__).parent.parent / "config.yaml"
 POLICIES = {"baseline": "train.py", "mixture": "train_mop.py"}  # whom a key may concern, and the script that trains it
+OBJECTIVES = ("imitation", "ppo")  # what is learned from
+SECTIONS = (*POLICIES, "ppo")
 DERIVED_KEYS = ("input_dim", "num_actions")  # stand in a checkpoint's config, but follow from the others
-OWN_ENCODERS = ("parser",)  # values of lang_encoder that are no sentence encoder: they need no model and no files
+OWN_ENCODERS = ("parser", "words")  # values of lang_encoder that are no sentence encoder: they need no files
 LARGEST_INT = 2**63 - 1  # what files and arrays can hold
 MOST_CHARACTERS = 1000  # of a text
 MOST_EXPERTS = 1000  # of all layers together
@@ -42,6 +45,8 @@ LEGACY_DEFAULTS = {
     "tasks": None,
     "task_weights": None,
     "seed": None,
+    "objective": "imitation",
+    "init_from": None,
     "backend": "minigrid",
     "max_steps": None,
     "bot_share": 0.0,
@@ -56,6 +61,8 @@ LEGACY_DEFAULTS = {
     "expert_kind": "gru",
     "router_kind": "gru",
 }
+
+LEGACY_VALUES = {"normalize_lpc": {False: "off", True: "detached"}}  # how older configs and habits write today's values
 
 _LINE = re.compile(r"^(?P<indent> *)(?P<name>\w+):.*?\s#\s(?P<type>[^:]+):\s(?P<meaning>.+)$")
 _HEADING = re.compile(r"^# (?P<heading>[^:]+)")
@@ -81,6 +88,7 @@ class Key:
         type: as written there, for people.
         heading: the comment that it stands under.
         policy: `baseline` or `mixture` where it concerns only that one, else None.
+        objective: `ppo` where it concerns only that one, else None.
     """
 
     name: str
@@ -89,6 +97,7 @@ class Key:
     meaning: str
     heading: str = ""
     policy: str | None = None
+    objective: str | None = None
 
     def check(self, value: Any) -> Any:
         """Return `value` as this key's type.
@@ -99,12 +108,18 @@ class Key:
         kind = self.type.removesuffix(" or null")
         if value is None and kind != self.type:
             return None
+        value = todays_value(self.name, value)
         checked = _converted(kind, value)
         if checked is None:
             near = did_you_mean(str(value), kind.split(" | ")) if " | " in kind and isinstance(value, str) else ""
             meaning = f" ({self.name}: {self.meaning})" if self.meaning else ""
             raise UserError(f"{self.name} is {shown(value)}, expected {self.type}.{near}{meaning}")
         return checked
+
+
+def todays_value(name: str, value: Any) -> Any:
+    """Return what a key's value is called today (`LEGACY_VALUES`)."""
+    return LEGACY_VALUES.get(name, {}).get(value, value) if isinstance(value, bool) else value
 
 
 def _converted(kind: str, value: Any) -> Any:
@@ -198,8 +213,8 @@ def _lists(kind: str, value: Any) -> list | None:
 
 
 @functools.cache
-def _read_keys(path: Path) -> dict[str | None, dict[str, Key]]:
-    """Return the keys of config.yaml: per policy those that concern it, and under None all of them."""
+def _read_keys(path: Path) -> tuple[list[str], dict[str, dict[str, Key]]]:
+    """Return the names of config.yaml's keys in its order, and the keys: those of no section (""), and of each."""
     text = path.read_text(encoding="utf-8")
     described, heading = {}, ""
     for line in text.splitlines():
@@ -208,30 +223,39 @@ def _read_keys(path: Path) -> dict[str | None, dict[str, Key]]:
         elif match := _LINE.match(line):
             described.setdefault(match["name"], (match["type"].strip(), match["meaning"].strip(), heading))
 
-    def key(name: str, default: Any, policy: str | None) -> Key:
+    def key(name: str, default: Any, **concerns: str) -> Key:
         if name not in described:
             raise UserError(f"{path}: {name} needs a comment `# type: meaning` on its line")
-        key = Key(name, default, *described[name], policy=policy)
+        key = Key(name, default, *described[name], **concerns)
         return replace(key, default=key.check(default))
 
     values = parse_yaml(text)
-    sections = {policy: values.pop(policy, None) or {} for policy in POLICIES}
-    keys: dict[str | None, dict[str, Key]] = {None: {name: key(name, values[name], None) for name in values}}
-    for policy, section in sections.items():
-        own = {name: key(name, section[name], None if name in values else policy) for name in section}
-        keys[policy] = keys[None] | own
-    everything = keys["baseline"] | keys["mixture"]
-    keys = {policy: {name: keys[policy][name] for name in described if name in keys[policy]} for policy in POLICIES}
-    return keys | {None: {name: everything[name] for name in described if name in everything}}
+    sections = {section: values.pop(section, None) or {} for section in SECTIONS}
+    keys = {"": {name: key(name, values[name]) for name in values}}
+    for section, own in sections.items():
+        keys[section] = {}
+        for name, default in own.items():
+            policies = [policy for policy in POLICIES if name not in values and name in sections[policy]]
+            concerns = {"policy": policies[0]} if policies else {} if name in values else {"objective": section}
+            keys[section][name] = key(name, default, **concerns)
+    return [*described], keys
 
 
-def load_keys(policy: str | None = None, path: Path = CONFIG_PATH) -> dict[str, Key]:
+def load_keys(policy: str | None = None, objective: str = OBJECTIVES[0], path: Path = CONFIG_PATH) -> dict[str, Key]:
     """Return config.yaml's keys by name, in its order, defaults checked against their own types.
 
     Args:
         policy: `baseline` or `mixture`: the keys that concern it, with its defaults. None: all keys.
+        objective: the one whose defaults are wanted; keys that concern only the other are there too.
     """
-    return _read_keys(path)[policy]
+    order, keys = _read_keys(path)
+    found: dict[str, Key] = {}
+    for section in ("", *SECTIONS):
+        for name, key in keys[section].items():
+            is_wanted = section in ("", policy, objective, key.policy, key.objective)  # the last two: it is only there
+            if is_wanted and (policy is None or key.policy in (None, policy)):
+                found[name] = key
+    return {name: found[name] for name in order if name in found}
 
 
 def near_keys(name: str, keys: Mapping[str, Key]) -> str:
@@ -259,10 +283,13 @@ def check_config(values: Mapping[str, Any], keys: Mapping[str, Key], source: str
     return checked
 
 
-def read_config_file(path: str, policy: str) -> dict[str, Any]:
+def read_config_file(path: str, policy: str, objective: str | None = None) -> dict[str, Any]:
     """Return the checked contents of a YAML file that sets some keys: those for every policy, and those of this one.
 
     It may be laid out as config.yaml, or be the config of a checkpoint.
+
+    Args:
+        objective: whose section is wanted; None: that of the objective that the file names.
 
     Raises:
         UserError: it cannot be read, is no YAML mapping, or sets unknown keys or impossible values.
@@ -276,10 +303,12 @@ def read_config_file(path: str, policy: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"the config file {path} must hold lines like `lr: 3.0e-4`")
     keys = load_keys()
-    sections = {name: values.pop(name) or {} for name in POLICIES if isinstance(values.get(name, 0), dict | None)}
+    sections = {name: values.pop(name) or {} for name in SECTIONS if isinstance(values.get(name, 0), dict | None)}
     own = {name: check_config(section, keys, f"{path}, {name}") for name, section in sections.items()}
     values = {name: value for name, value in values.items() if name not in DERIVED_KEYS}
-    return check_config(values, keys, path) | own.get(policy, {})
+    values = check_config(values, keys, path)
+    objective = objective or str(values.get("objective", keys["objective"].default))
+    return values | own.get(policy, {}) | own.get(objective, {})
 
 
 class Parser(argparse.ArgumentParser):
@@ -314,14 +343,18 @@ def config_parser(description: str | None, policy: str) -> Parser:
     parser.policy = policy
     parser.add_argument("--config", metavar="PATH", help="a YAML file that sets some of the keys below")
     groups: dict[str, argparse._ArgumentGroup] = {}
+    under_ppo = load_keys(policy, "ppo")
     for key in load_keys(policy).values():
+        default = yaml_text(key.default)
+        if under_ppo[key.name].default != key.default:
+            default += f", with objective ppo {yaml_text(under_ppo[key.name].default)}"
         if key.heading not in groups:
             groups[key.heading] = parser.add_argument_group(key.heading)
         groups[key.heading].add_argument(
             f"--{key.name}",
             metavar="VALUE",
             default=argparse.SUPPRESS,
-            help=f"{key.meaning} [{key.type}; default {yaml_text(key.default)}]".replace("%", "%%"),
+            help=f"{key.meaning} [{key.type}; default {default}]".replace("%", "%%"),
         )
     return parser
 
@@ -340,14 +373,22 @@ def parse_config(arguments: argparse.Namespace, policy: str) -> tuple[dict[str, 
     A `--config` file may also set keys of the other policy; they are checked and left out.
 
     Raises:
-        UserError: see `check_config`.
+        UserError: see `check_config`; or a flag concerns another objective than the run's.
     """
     keys = load_keys(policy)
-    given = {} if arguments.config is None else read_config_file(arguments.config, policy)
-    flags = {name: value for name, value in vars(arguments).items() if name in keys}
-    given |= check_config({name: _flag_value(keys[name], text) for name, text in flags.items()}, keys, "command line")
+    texts = {name: value for name, value in vars(arguments).items() if name in keys}
+    flags = check_config({name: _flag_value(keys[name], text) for name, text in texts.items()}, keys, "command line")
+    given = {}
+    if arguments.config is not None:
+        given = read_config_file(arguments.config, policy, flags.get("objective"))
+    given |= flags
     given = {name: value for name, value in given.items() if name in keys}
-    return {name: given.get(name, key.default) for name, key in keys.items()}, list(given)
+    keys = load_keys(policy, given.get("objective", keys["objective"].default))
+    config = {name: given.get(name, key.default) for name, key in keys.items()}
+    for name in flags:
+        if keys[name].objective not in (None, config["objective"]):
+            raise UserError(f"--{name} concerns only --objective {keys[name].objective}, not {config['objective']}")
+    return config, list(given)
 
 
 def _flag_value(key: Key, text: str) -> Any:
@@ -367,5 +408,6 @@ def tasks_of(config: Mapping[str, Any]) -> list[str]:
 
 
 def legacy_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a checkpoint's config with every key that was invented after it was written (`LEGACY_DEFAULTS`)."""
-    return LEGACY_DEFAULTS | dict(config)
+    """Return a checkpoint's config with every key that was invented after it was written (`LEGACY_DEFAULTS`), and
+    values as they are called today."""
+    return LEGACY_DEFAULTS | {name: todays_value(name, value) for name, value in config.items()}

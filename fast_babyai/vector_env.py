@@ -201,7 +201,7 @@ class FastBabyAIVectorEnv(LevelVectorEnv):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
 
-        self.generators = [LevelGenerator(task, max_steps) for task in self.tasks]
+        self.generators: Sequence[LevelGenerator] = [LevelGenerator(task, max_steps) for task in self.tasks]
         self._envs = np.zeros(num_envs, ENV)
         self._bots = np.zeros(num_envs, BOT)
         self._levels = np.zeros(num_envs, LEVEL)

@@ -5,15 +5,39 @@ import torch
 
 from basics.errors import UserError
 from policy.agent import Agent
+from policy.compiled.operations import sample
 from policy.observation import observation_vector
 from policy.recurrent_policy import RoutingRule
 
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # SplitMix64's step, 2**64 over the golden ratio
+
+
+def split_mix(state: np.ndarray) -> np.ndarray:
+    """Return what SplitMix64 makes of its states, uint64 [N] (Steele, Lea, Flood 2014, "Fast splittable pseudorandom
+    number generators"): whole numbers, so the same on every processor."""
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return state ^ (state >> np.uint64(31))
+
+
+def uniform_of(level_seed: np.ndarray, timestep: np.ndarray) -> np.ndarray:
+    """Return random numbers that depend on the level and the step alone, float32 [N] in [0, 1): each level has a
+    SplitMix64 of its own, begun with its mixed seed."""
+    stream = split_mix(level_seed.astype(np.uint64) + GOLDEN)
+    number = split_mix(stream + (timestep.astype(np.uint64) + np.uint64(1)) * GOLDEN)
+    return (number >> np.uint64(40)).astype(np.float32) / np.float32(2**24)
+
 
 class PolicyActor:
-    """An agent's greedy actions in N environments; what one agent does depends on no other."""
+    """An agent's actions in N environments; what one agent does depends on no other.
 
-    def __init__(self, agent: Agent, num_envs: int, rule: RoutingRule | None = None):
-        self.agent, self.rule = agent, rule
+    Args:
+        rule: changes the routers' weights before they are used.
+        sampled: draw actions from the policy, with the same random numbers in every evaluation; else greedy ones.
+    """
+
+    def __init__(self, agent: Agent, num_envs: int, rule: RoutingRule | None = None, sampled: bool = False):
+        self.agent, self.rule, self.sampled = agent, rule, sampled
         self.expert_costs = agent.policy.expert_costs
         self.policy = agent.fast_policy.pack(1, num_envs)
         self.state = agent.policy.initial_state(num_envs)
@@ -31,4 +55,8 @@ class PolicyActor:
             raise UserError("what this policy computes are no finite numbers: there is nothing to evaluate")
         self.state = output.state
         logits = output.logits.numpy()
-        return logits.argmax(-1), [layer.numpy() for layer in output.used_routing], logits
+        if self.sampled:
+            actions = sample(output.logits, uniform_of(infos["level_seed"], infos["timestep"]))
+        else:
+            actions = logits.argmax(-1)
+        return actions, [layer.numpy() for layer in output.used_routing], logits

@@ -1,7 +1,7 @@
 """A policy together with the language it understands: what training, evaluation and notebooks share."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,13 @@ from mixture_of_experts import Expert, MixtureOfExpertsPolicy, Router
 from policy.compiled.initialisation import initialise, principal_components
 from policy.compiled.operations import linear
 from policy.compiled.policies import PackedPolicy, accelerate
+from policy.compiled.words import PackedReader
 from policy.gru_policy import GRUPolicy
 from policy.language import SentenceEncoder
 from policy.missions import MissionEncoder, MissionFeatures, MissionTable
 from policy.parser import MISSION_SIZE, MissionParser
 from policy.recurrent_policy import RecurrentPolicy
+from policy.words import WordNumbers, WordReader
 from results.checkpoints import check_shapes, check_tensors
 
 LANG_DIM = 32  # what a null lang_dim stands for, except with the parser
@@ -47,7 +49,8 @@ def make_encoder(name: str, fallback: str | None = None) -> MissionEncoder:
     Raises:
         UserError: a sentence encoder that is not to be had.
     """
-    return MissionParser() if name == "parser" else SentenceEncoder(name, fallback)
+    own = {encoder.name: encoder for encoder in (MissionParser, WordNumbers)}
+    return own[name]() if name in OWN_ENCODERS else SentenceEncoder(name, fallback)
 
 
 def lang_dim_of(config: Mapping[str, Any]) -> int:
@@ -66,7 +69,8 @@ def lang_dim_of(config: Mapping[str, Any]) -> int:
 
 
 def build_policy(config: Mapping[str, Any]) -> RecurrentPolicy:
-    """Return a new policy of the kind and sizes that `config` names (a mixture if it has expert_hidden_sizes).
+    """Return a new policy of the kind and sizes that `config` names (a mixture if it has expert_hidden_sizes), with a
+    value head if its objective is ppo.
 
     Raises:
         UserError: it names an expert, a router or an extension that is not there.
@@ -74,6 +78,7 @@ def build_policy(config: Mapping[str, Any]) -> RecurrentPolicy:
     shared = {name: config[name] for name in ("intermediate_dim", "num_actions", "obs_encoding", "lang_fusion")}
     shared["lang_dim"] = lang_dim_of(config)
     shared["parsed"] = config["lang_encoder"] == "parser"
+    shared["value_head"] = config["objective"] == "ppo"
     load_extensions(config["extensions"])
     if "expert_hidden_sizes" not in config:
         return GRUPolicy(config["hidden_size"], **shared)
@@ -92,7 +97,8 @@ class Agent(nn.Module):
         fast_policy: what computes with them: its compiled twin, or the policy itself (`accelerate`).
         extensions: which it was built with, see `basics.extensions`.
         lang_dim: how many numbers the policy is told of a mission.
-        lang_proj: Linear(embed_dim, lang_dim); of parsed missions it is the identity, for ever.
+        words: what reads missions word by word (`lang_encoder: words`), else None.
+        lang_proj: Linear(embed_dim or size of what `words` says, lang_dim); of parsed missions the identity, for ever.
         missions: numbers of missions, and their embeddings.
     """
 
@@ -102,7 +108,8 @@ class Agent(nn.Module):
         self.policy = build_policy(config)
         self.extensions = config["extensions"]
         self.lang_dim = lang_dim_of(config)
-        self.lang_proj = nn.Linear(encoder.embed_dim, self.lang_dim)
+        self.words = WordReader() if isinstance(encoder, WordNumbers) else None
+        self.lang_proj = nn.Linear(self.words.size if self.words else encoder.embed_dim, self.lang_dim)
         initialise(self)
         if isinstance(encoder, MissionParser):
             nn.init.eye_(self.lang_proj.weight)
@@ -126,10 +133,22 @@ class Agent(nn.Module):
     def device(self) -> torch.device:
         return self.lang_proj.weight.device
 
-    def project(self, numbers: np.ndarray) -> Tensor:
-        """Mission numbers [M] -> projected missions [M, lang_dim]."""
+    def pack_words(self) -> Callable[[Tensor], Tensor]:
+        """Return what makes of missions' embeddings what `lang_proj` reads, until the weights change."""
+        if self.words is None:
+            return nn.Identity()
+        on_cpu = self.device.type == "cpu"
+        return PackedReader(self.words.embedding, self.words.gru, self.words.query) if on_cpu else self.words
+
+    def project(self, numbers: np.ndarray, read: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Mission numbers [M] -> projected missions [M, lang_dim].
+
+        Args:
+            read: from `pack_words`.
+        """
+        read = read or self.pack_words()
         embeddings = self.missions.embeddings[torch.from_numpy(numbers).to(self.device)]
-        return linear(embeddings, self.lang_proj.weight, self.lang_proj.bias)
+        return linear(read(embeddings), self.lang_proj.weight, self.lang_proj.bias)
 
     @property
     def expert_hidden_sizes(self) -> Sequence[Sequence[int]]:
@@ -142,7 +161,31 @@ class Agent(nn.Module):
         Args:
             learn: whether gradients will flow through them.
         """
-        return MissionFeatures(lambda numbers: packed.mission_features(self.project(numbers)), learn)
+        read = self.pack_words()
+        return MissionFeatures(lambda numbers: packed.mission_features(self.project(numbers, read)), learn)
+
+    def state_dicts(self) -> dict[str, dict[str, Tensor]]:
+        """Return the weights as a checkpoint has them, by its keys."""
+        parts = {"policy": self.policy, "lang_proj": self.lang_proj} | ({"words": self.words} if self.words else {})
+        return {f"{name}_state_dict": part.state_dict() for name, part in parts.items()}
+
+    def load_state_dicts(self, checkpoint: Mapping[str, Any]) -> None:
+        """Take over the weights of a checkpoint.
+
+        Raises:
+            UserError: they do not fit.
+        """
+        for name, weights in self.state_dicts().items():
+            check_shapes(checkpoint.get(name, {}), weights)
+            getattr(self, name.removesuffix("_state_dict")).load_state_dict(checkpoint[name])
+
+
+def policy_keys(config: Mapping[str, Any]) -> list[str]:
+    """Return the names of the keys that decide what the policy of a config is and which embeddings it reads."""
+    kind = ["hidden_size"]
+    if "expert_hidden_sizes" in config:
+        kind = ["expert_hidden_sizes", "router_hidden_size", "expert_kind", "router_kind"]
+    return [*kind, "intermediate_dim", "lang_dim", "obs_encoding", "lang_fusion", "lang_encoder"]
 
 
 @functools.cache
@@ -152,12 +195,7 @@ def _say_that_no_copy_is_needed(lang_encoder: str, recorded: str) -> None:
 
 def _checked(config: dict[str, Any]) -> dict[str, Any]:
     """Return a checkpoint's config, the values that shape the policy checked as config.yaml describes them."""
-    kind = (
-        ("expert_hidden_sizes", "router_hidden_size", "expert_kind", "router_kind")
-        if "expert_hidden_sizes" in config
-        else ("hidden_size",)
-    )
-    names = (*kind, "intermediate_dim", "lang_dim", "obs_encoding", "lang_fusion", "lang_encoder", "extensions")
+    names = [*policy_keys(config), "objective", "extensions"]
     missing = [name for name in names if name not in config]
     if missing:
         raise UserError(f"its config lacks {', '.join(missing)}")
@@ -182,7 +220,7 @@ def load_agent(
         lang_encoder = None
     encoder = make_encoder(lang_encoder or config["lang_encoder"])
     expected = checkpoint["lang_proj_state_dict"]["weight"].shape[1]
-    if encoder.embed_dim != expected:
+    if config["lang_encoder"] not in OWN_ENCODERS and encoder.embed_dim != expected:
         raise UserError(
             f"encoder {encoder.name} gives {encoder.embed_dim} numbers per mission, but this checkpoint was trained"
             f" with {config['lang_encoder']}, which gives {expected}: name a copy of that one with --lang_encoder"
@@ -194,10 +232,5 @@ def load_agent(
         expected = build_policy(config).state_dict()
     check_shapes(checkpoint["policy_state_dict"], expected)  # before anything of that size is built
     agent = Agent(config, encoder, device)
-    try:
-        agent.policy.load_state_dict(checkpoint["policy_state_dict"])
-        agent.lang_proj.load_state_dict(checkpoint["lang_proj_state_dict"])
-    except RuntimeError as error:
-        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise UserError(f"the weights do not fit the config they came with: {first}") from None
+    agent.load_state_dicts(checkpoint)
     return agent.eval()

@@ -7,7 +7,8 @@ from policy.recurrent_policy import PolicyOutput, RecurrentPolicy, RoutingRule
 
 
 class GRUPolicy(RecurrentPolicy):
-    """Observation and mission -> `input_projection` -> GRU(intermediate_dim, hidden_size) -> `head` -> logits."""
+    """Observation and mission -> `input_projection` -> GRU(intermediate_dim, hidden_size) -> `head` -> logits,
+    and `value_head` -> value where it is wanted."""
 
     def __init__(
         self,
@@ -18,11 +19,14 @@ class GRUPolicy(RecurrentPolicy):
         obs_encoding: str,
         lang_fusion: str,
         parsed: bool = False,
+        value_head: bool = False,
     ):
         super().__init__()
         self.input_projection = InputProjection(obs_encoding, lang_dim, lang_fusion, intermediate_dim, parsed)
         self.gru = nn.GRU(intermediate_dim, hidden_size)
         self.head = nn.Linear(hidden_size, num_actions)
+        if value_head:
+            self.value_head = nn.Linear(hidden_size, 1)
         self.state_sizes = [*self.input_projection.state_sizes, hidden_size]
 
     def forward(
@@ -34,4 +38,5 @@ class GRUPolicy(RecurrentPolicy):
         *before, gru_state = state
         inputs, due, input_state = self.input_projection(observation, language, before)
         _, hidden = self.gru(inputs[None], gru_state[None])
-        return PolicyOutput(self.head(hidden[0]), [*input_state, hidden[0]], [], [], due)
+        value = self.value_of(hidden[0])
+        return PolicyOutput(self.head(hidden[0]), [*input_state, hidden[0]], [], [], due, value)

@@ -24,7 +24,7 @@ PROBES = (  # missions that every encoder must tell apart, and by which it is re
 
 
 class MissionEncoder(ABC):
-    """What makes numbers of missions (`lang_encoder`): `SentenceEncoder`, `MissionParser`.
+    """What makes numbers of missions (`lang_encoder`): `SentenceEncoder`, `MissionParser`, `WordNumbers`.
 
     Attributes:
         name: the one really used, for the checkpoint's config.
@@ -108,6 +108,11 @@ class MissionFeatures:
         self.compute, self.learn = compute, learn
         self.features: tuple[Tensor, ...] = ()
         self._row_of: dict[int, int] = {}
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """The missions by number, int64 [M], row by row of the features."""
+        return np.fromiter(self._row_of, np.int64, len(self._row_of))
 
     def rows(self, numbers: np.ndarray) -> np.ndarray:
         """Return which rows of the features missions [N] have, int64 [N]; the features grow by those that are new."""

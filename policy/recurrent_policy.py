@@ -28,6 +28,7 @@ class PolicyOutput(NamedTuple):
         routing: the routers' weights, one tensor [B, E] per layer; none for a policy without routers.
         used_routing: the weights the experts' outputs were mixed with: `routing`, or what a rule made of it.
         due: how far each of the mission's actions is due, [B, 4]; None but with `lang_fusion: matching`.
+        value: [B], the reward still to come as the value head expects it; None for a policy without one.
     """
 
     logits: Tensor
@@ -35,6 +36,7 @@ class PolicyOutput(NamedTuple):
     routing: list[Tensor]
     used_routing: list[Tensor]
     due: Tensor | None = None
+    value: Tensor | None = None
 
 
 class RecurrentPolicy(nn.Module):
@@ -45,12 +47,17 @@ class RecurrentPolicy(nn.Module):
         state_sizes: per layer, how many numbers of state an agent has.
         expert_hidden_sizes: per layer, its experts' hidden sizes; empty for a policy without routers.
         expert_costs: per layer, the cost of each of its experts (`compute_lpc`); empty for a policy without routers.
+        value_head: what says how much reward is still to come, for learning from it; None where that is not wanted.
     """
 
     input_projection: InputProjection
     state_sizes: Sequence[int]
     expert_hidden_sizes: Sequence[Sequence[int]] = ()
     expert_costs: Sequence[Sequence[float]] = ()
+
+    def __init__(self):
+        super().__init__()
+        self.value_head: nn.Linear | None = None
 
     def forward(
         self, observation: Tensor, language: Tensor, state: list[Tensor], rule: RoutingRule | None = None, t: int = 0
@@ -65,6 +72,10 @@ class RecurrentPolicy(nn.Module):
             t: which timestep of an unroll this is, for the rule.
         """
         raise NotImplementedError
+
+    def value_of(self, hidden: Tensor) -> Tensor | None:
+        """What the heads read [B, size] -> the value [B], None without a value head."""
+        return None if self.value_head is None else self.value_head(hidden)[:, 0]
 
     def initial_state(self, batch: int) -> list[Tensor]:
         """Return the state in which every episode begins: zeros, [batch, state_size] per layer."""
@@ -120,9 +131,16 @@ class RecurrentPolicy(nn.Module):
         for t, (seen, told, going_on) in enumerate(zip(observation, mission, not_done, strict=True)):
             outputs.append(self.step(t, seen, features, told, state, going_on, rule))
             state = outputs[-1].state
-        logits, due = torch.stack([output.logits for output in outputs]), [output.due for output in outputs]
+        logits = torch.stack([output.logits for output in outputs])
         routing, used_routing = (
             [torch.stack(layer) for layer in zip(*steps, strict=True)]
             for steps in ([output.routing for output in outputs], [output.used_routing for output in outputs])
         )
-        return PolicyOutput(logits, state, routing, used_routing, None if due[0] is None else torch.stack(due))
+        due, value = stacked([output.due for output in outputs]), stacked([output.value for output in outputs])
+        return PolicyOutput(logits, state, routing, used_routing, due, value)
+
+
+def stacked(steps: list[Tensor | None]) -> Tensor | None:
+    """Return what every step has as one tensor, None where no step has it."""
+    there = [step for step in steps if step is not None]
+    return torch.stack(there) if there else None

@@ -121,7 +121,7 @@ def load_checkpoint(
     if missing:
         raise ArtifactError(path, f"{_FOREIGN}: it lacks {', '.join(missing)}")
     try:
-        for name in ("policy_state_dict", "lang_proj_state_dict"):
+        for name in ("policy_state_dict", "lang_proj_state_dict", "words_state_dict"):
             if name in checkpoint:
                 check_tensors(checkpoint[name], name)
                 checkpoint[name] = dict(checkpoint[name])  # without the attributes that a pickle may give a dict

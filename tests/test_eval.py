@@ -16,10 +16,11 @@ from eval_mop import EvalVectorEnv, evaluate, play
 from fast_babyai.reference import bot_solution_steps, make_level_env, reset_level
 from fast_babyai.rules import EVAL_SEED_OFFSET
 from mixture_of_experts import compute_lpc
-from policy.actor import PolicyActor
+from policy.actor import GOLDEN, PolicyActor, split_mix, uniform_of
 from policy.agent import load_agent
-from results.checkpoints import save_checkpoint
+from results.checkpoints import load_checkpoint, save_checkpoint
 from results.eval_options import Lesion
+from results.pathways import mean_routing, same_pathway
 
 ROOT = Path(__file__).parent.parent
 TASK = "BabyAI-GoToLocal-v0"
@@ -324,11 +325,12 @@ def test_lesions_are_parsed_and_named():
     lesion = Lesion.parse("1:2, 0:2,1:2", 0.1)
     assert lesion == Lesion(((0, 2), (1, 2)), 0.1) and lesion.name == "0-2_1-2_min0.1"
     assert not Lesion.parse(None, None) and Lesion.parse(None, None).name == ""
-    assert Lesion.parse(None, 0.25).name == "min0.25"
+    assert Lesion.parse(None, 0.25).name == "min0.25" and Lesion.parse("0:2", None, 0.1).name == "0-2_own0.1"
 
 
 @pytest.mark.parametrize(
-    "flags", [("0", None), ("0:", None), ("a:b", None), ("", None), ("0:-1", None), (None, 0.0), (None, 1.5)]
+    "flags",
+    [("0", None), ("0:", None), ("a:b", None), ("", None), ("0:-1", None), (None, 0.0), (None, 1.5), (None, None, 1)],
 )
 def test_other_lesions_are_refused(flags):
     with pytest.raises(UserError, match="expected"):
@@ -379,6 +381,31 @@ def test_a_lesion_changes_what_is_used_and_what_it_costs():
     assert data.action.tolist() != whole.routing_data.action.tolist()
 
 
+def test_only_a_tasks_own_pathway_is_left():
+    agent = load_agent(make_checkpoint())
+    settings = {"max_steps": 20, "backend": "minigrid"}
+    routing = mean_routing(evaluate(agent, TASK, 4, **settings).routing_data)
+    threshold = float(np.sort(np.concatenate(routing))[3]) + 1e-4  # four of nine are below it
+    off = [(layer, expert) for layer, weights in enumerate(routing) for expert in np.flatnonzero(weights < threshold)]
+    assert len(off) == 4
+    own = evaluate(agent, TASK, 4, lesion=Lesion(own_pathway=threshold), **settings)
+    assert_same_evaluation(own, evaluate(agent, TASK, 4, lesion=Lesion(tuple(off)), **settings))
+    with pytest.raises(UserError, match="GRU without experts"):
+        evaluate(load_agent(make_checkpoint(baseline=True)), TASK, 2, lesion=Lesion(own_pathway=0.1), **settings)
+
+
+def test_along_the_bot_every_agent_sees_the_same_steps():
+    settings = {"max_steps": 60, "backend": "minigrid", "along_the_bot": True}
+    one, other = (evaluate(load_agent(make_checkpoint(seed)), TASK, 4, **settings) for seed in (0, 1))
+    bot = play(BotActor(), eval_env(num_episodes=4, max_steps=60, expert=True)).routing_data
+    for evaluation in (one, other):
+        assert evaluation.metrics["success_rate"] == evaluation.metrics["path_ratio"] == 1
+        for name in ("episode", "timestep", "position", "action"):
+            np.testing.assert_array_equal(getattr(evaluation.routing_data, name), getattr(bot, name))
+    assert not np.array_equal(one.routing_data.weights[0], other.routing_data.weights[0])
+    assert 0 <= same_pathway(one.routing_data, other.routing_data).min() < 1
+
+
 # ------------------------------------------------------------------------------------------------- agents and script
 
 
@@ -419,7 +446,7 @@ def test_the_script_prints_a_table_and_is_the_same_in_every_run(tmp_path, monkey
     assert table == other.stdout
     assert all(name in table for name in ("success_rate", "path_ratio", "mean_lpc", "bot_plan_failures", TASK))
     lesioned = run_script(monkeypatch, capsys, *flags, "--disable_experts", "0:2,1:2", "--task_id", "BabyAI-GoToObj-v0")
-    assert "lesion             0-2_1-2" in lesioned and "BabyAI-GoToObj-v0" in lesioned
+    assert "lesion               0-2_1-2" in lesioned and "BabyAI-GoToObj-v0" in lesioned
 
 
 def test_a_checkpoint_of_long_ago_is_evaluated(tmp_path, monkeypatch, capsys):
@@ -470,3 +497,58 @@ def test_an_encoder_of_other_dimensions_is_refused(tmp_path):
 def test_mistakes_at_the_command_line_are_told(flags, message, monkeypatch, capsys):
     with pytest.raises(UserError, match=message):
         run_script(monkeypatch, capsys, *flags)
+
+
+# ------------------------------------------------------------------------------------------------------ sampled actions
+
+
+def test_split_mix_is_the_published_generator():
+    """Its first numbers from the seeds 0 and 1234567, as tables of reference values have them."""
+    for seed, expected in (
+        (0, [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]),
+        (1234567, [6457827717110365317, 3203168211198807973, 9817491932198370423]),
+    ):
+        states = np.uint64(seed) + np.arange(1, 4, dtype=np.uint64) * GOLDEN
+        assert split_mix(states).tolist() == expected
+
+
+def test_random_numbers_are_uniform_and_differ_from_level_to_level_and_step_to_step():
+    levels, steps = np.meshgrid(EVAL_SEED_OFFSET + np.arange(200), np.arange(200))
+    numbers = uniform_of(levels.ravel(), steps.ravel())
+    assert numbers.dtype == np.float32 and numbers.min() >= 0 and numbers.max() < 1
+    assert len(np.unique(numbers)) > 0.99 * len(numbers)
+    counts = np.histogram(numbers, 20, (0, 1))[0]
+    assert ((counts - len(numbers) / 20) ** 2 / (len(numbers) / 20)).sum() < 43.8  # chi-squared, p = 0.001
+    by_level = numbers.reshape(200, 200)
+    for shifted in (by_level[1:, :], by_level[:, 1:]):
+        together = by_level[: shifted.shape[0], : shifted.shape[1]]
+        assert abs(np.corrcoef(together.ravel(), shifted.ravel())[0, 1]) < 0.02
+
+
+def test_sampled_actions_follow_the_policy_and_are_the_same_every_time():
+    checkpoint = make_checkpoint(obs_encoding="raw")
+    checkpoint["policy_state_dict"]["head.weight"] /= 4  # undecided
+    agent = load_agent(checkpoint)
+    evaluations = [evaluate(agent, TASK, 12, num_envs=n, max_steps=40, sampled=True) for n in (1, 5, 12)]
+    for other in evaluations[1:]:
+        assert_same_evaluation(evaluations[0], other)
+    data = evaluations[0].routing_data
+    odds = torch.from_numpy(data.logits.astype(np.float64)).softmax(-1)  # as the cache keeps them, to three digits
+    level_seed = np.array([episode["seed"] for episode in data.episodes])[data.episode]
+    uniform = torch.from_numpy(uniform_of(level_seed, data.timestep))
+    action = torch.from_numpy(data.action.astype(np.int64))[:, None]
+    above = odds.cumsum(-1).gather(1, action)[:, 0]
+    below = above - odds.gather(1, action)[:, 0]
+    assert ((below - 0.01 < uniform) & (uniform < above + 0.01)).all()
+    assert len(np.unique(data.action)) == 7
+    greedy = evaluate(agent, TASK, 12, max_steps=40).routing_data
+    assert (greedy.action == greedy.logits.argmax(-1)).mean() > 0.99
+
+
+def test_the_script_prints_both_success_rates(tmp_path, monkeypatch, capsys):
+    path = save(tmp_path, TASK)
+    flags = ("--checkpoint", path, "--num_episodes", 20, "--max_steps", 30)
+    greedy, both = (run_script(monkeypatch, capsys, *flags, *more) for more in ((), ("--sampled",)))
+    assert both.startswith(greedy)
+    sampled = evaluate(load_agent(load_checkpoint(path)), TASK, 20, max_steps=30, sampled=True).metrics["success_rate"]
+    assert both.removeprefix(greedy).split() == ["success_rate_sampled", f"{sampled:.4g}"]

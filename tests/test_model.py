@@ -76,14 +76,17 @@ def step_then_unroll(policy, sequence, rule=None):
     observation, language, mission, not_done = sequence
     packed = policy.pack(STEPS, BATCH)
     features, state, logits, used = packed.mission_features(language), policy.initial_state(BATCH), [], []
+    values = []
     with torch.no_grad():
         for t in range(STEPS):
             output = packed.step(t, observation[t], features, mission[t], state, not_done[t], rule)
             state = output.state
             logits.append(output.logits.clone())
+            values.append(output.value)
             used.append([layer.clone() for layer in output.used_routing])
     output = packed.unroll(observation, features, mission, policy.initial_state(BATCH), not_done, rule)
     torch.testing.assert_close(torch.stack(logits), output.logits)
+    torch.testing.assert_close(None if policy.policy.value_head is None else torch.stack(values), output.value)
     for layer, steps in enumerate(zip(*used, strict=True)):
         torch.testing.assert_close(torch.stack(steps), output.used_routing[layer])
     return output
@@ -93,7 +96,7 @@ def gradients(policy, output):
     """Of something that depends on all that a policy returns."""
     policy.zero_grad()
     parts = [output.logits, *output.state, *output.routing, *output.used_routing]
-    parts += [] if output.due is None else [output.due]
+    parts += [part for part in (output.due, output.value) if part is not None]
     sum((part * torch.linspace(-1, 1, part.numel()).view(part.shape)).sum() for part in parts).backward()
     return {name: parameter.grad.clone() for name, parameter in policy.named_parameters()}
 
@@ -154,7 +157,7 @@ def test_the_mixture_is_what_its_formula_says_and_so_are_its_gradients(sequence,
 @pytest.mark.parametrize("kind", [mixture, baseline])
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: "-".join(map(str, form.values())))
 def test_the_compiled_twin_equals_the_definition_and_learns_from_every_parameter(sequence, form, kind):
-    policy = kind(**form)
+    policy = kind(**form, value_head=form["obs_encoding"] == "onehot")
     if form.get("parsed"):
         sequence = sequence[0], torch.stack(list(map(torch.from_numpy, map(mission_numbers, MISSIONS)))), *sequence[2:]
     compiled = accelerate(policy)
@@ -229,6 +232,17 @@ def test_operations_equal_torchs_and_so_do_their_gradients():
         (operations.linear, functional.linear, (random(2, 5, 3), random(4, 3), random(4))),
         (operations.layer_norm, lambda x: functional.layer_norm(x, x.shape[-1:]), (random(2, 3, 8),)),
         (operations.mean, torch.mean, (random(3, 4),)),
+        (operations.exponential, torch.exp, (random(3, 4),)),
+        (
+            lambda logits: operations.log_prob_and_entropy(logits, label)[0],
+            lambda logits: torch.distributions.Categorical(logits=logits).log_prob(label),
+            (random(4, 5, 7),),
+        ),
+        (
+            lambda logits: operations.log_prob_and_entropy(logits, label)[1],
+            lambda logits: torch.distributions.Categorical(logits=logits).entropy(),
+            (random(4, 5, 7),),
+        ),
         (
             lambda logits: operations.cross_entropy(logits, label)[0],
             lambda logits: functional.cross_entropy(logits.flatten(0, 1), label.flatten()),
@@ -241,6 +255,13 @@ def test_operations_equal_torchs_and_so_do_their_gradients():
         direction = torch.randn(results[0].shape, generator=generator)
         computed, expected = (torch.autograd.grad((result * direction).sum(), arguments) for result in results)
         torch.testing.assert_close(computed, expected)
+
+
+def test_normalized_values_have_mean_0_and_standard_deviation_1():
+    values = 5 + 3 * torch.randn(4, 50, generator=torch.Generator().manual_seed(0))
+    normalized = operations.normalized(values)
+    torch.testing.assert_close(normalized, (values - values.mean()) / values.std())
+    assert operations.normalized(torch.ones(3, 4)).abs().max() == 0  # every step came out as expected
 
 
 def test_accuracy_counts_the_first_of_equally_large_logits():

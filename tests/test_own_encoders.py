@@ -1,4 +1,4 @@
-"""`lang_encoder: parser`, which is no sentence encoder: trained, resumed, evaluated, and no file or process for it."""
+"""`lang_encoder: parser` and `words`, no sentence encoders: trained, resumed, evaluated, without a file or process."""
 
 import os
 
@@ -18,6 +18,7 @@ from policy.parser import mission_numbers
 from results import paths
 from results.checkpoints import load_checkpoint
 from training import missions_ahead
+from training.imitation import ImitationTrainer as Trainer
 from training.run import train
 
 TASK = "BabyAI-MiniBossLevel-v0"
@@ -49,7 +50,7 @@ def test_training_with_it_leaves_no_files_and_starts_no_process(encoder, tmp_pat
     assert not (tmp_path / "cache" / "embeddings").exists()
     checkpoint = final(tmp_path)
     assert checkpoint["config"]["lang_encoder"] == encoder
-    assert checkpoint["config"]["lang_dim"] == {"parser": 167}[encoder]
+    assert checkpoint["config"]["lang_dim"] == {"parser": 167, "words": 32}[encoder]
     first, second = (evaluate(load_agent(checkpoint), TASK, 10, num_envs=n, max_steps=20).metrics for n in (3, 7))
     assert first == second
 
@@ -73,6 +74,43 @@ def test_the_policy_is_told_the_parsers_numbers_as_they_are():
     language = agent.project(agent.missions.lookup(missions))
     np.testing.assert_array_equal(language.numpy(), [mission_numbers(mission) for mission in missions])
     assert not language.requires_grad and agent.lang_dim == 167
+
+
+def test_a_run_begins_with_the_words_of_another(tmp_path):
+    train(config_for(tmp_path, "words"))
+    start = str(paths.checkpoint_path(tmp_path, TASK, 0))
+    trainer = Trainer(config_for(tmp_path, "words", init_from=start, seed=5))
+    trainer.start()
+    for name, weights in trainer.agent.state_dicts().items():
+        assert all(torch.equal(tensor, final(tmp_path)[name][key]) for key, tensor in weights.items()), name
+
+
+def test_what_reads_words_is_trained_and_is_in_the_checkpoint(tmp_path):
+    train(config_for(tmp_path, "words"))
+    checkpoint, before = final(tmp_path), Trainer(config_for(tmp_path, "words")).agent.state_dicts()
+    assert checkpoint["words_state_dict"].keys() == before["words_state_dict"].keys()
+    for name in ("words_state_dict", "lang_proj_state_dict"):
+        assert not any(torch.equal(tensor, before[name][key]) for key, tensor in checkpoint[name].items()), name
+    agent = load_agent(checkpoint)
+    numbers = torch.from_numpy(agent.missions.encoder.embed(["go to the red ball", "open a door"]))
+    expected = agent.lang_proj(agent.words(numbers))
+    language = agent.project(agent.missions.lookup(["go to the red ball", "open a door"]))
+    torch.testing.assert_close(language, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (None, "they lack embedding.weight"),
+        ({"embedding.weight": torch.zeros(3, 32)}, r"embedding.weight is \[3, 32\]"),
+        ({"more": torch.zeros(1)}, "they also hold more"),
+    ],
+)
+def test_weights_of_words_that_do_not_fit_are_refused(words, problem):
+    checkpoint = make_checkpoint(lang_encoder="words")
+    checkpoint["words_state_dict"] = {} if words is None else checkpoint["words_state_dict"] | words
+    with pytest.raises(UserError, match=f"do not fit the config they came with: {problem}"):
+        load_agent(checkpoint)
 
 
 def test_what_the_parser_gives_is_not_projected_to_another_size(tmp_path):

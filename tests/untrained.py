@@ -20,8 +20,7 @@ def make_checkpoint(seed=0, baseline=False, **changes):
         with torch.no_grad():
             agent.policy.head.weight.mul_(20)  # decided, and different from step to step
     return {
-        "policy_state_dict": agent.policy.state_dict(),
-        "lang_proj_state_dict": agent.lang_proj.state_dict(),
+        **agent.state_dicts(),
         "config": config,
     }
 

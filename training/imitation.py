@@ -24,8 +24,7 @@ class ImitationTrainer(Trainer):
 
     def learn(self, rollout: Rollout) -> None:
         """Make one gradient step on what the bot would have done along a rollout."""
-        steps = rollout.observation, rollout.features, rollout.mission
-        output = rollout.policy.unroll(*steps, rollout.state, rollout.not_done, rollout.rule)
+        output = rollout.unroll(rollout.policy, rollout.missions)
         measured = imitation_losses(self.agent.policy, output, rollout, self.config)
         self.gradient_step(measured["loss"])
         self.note(measured)

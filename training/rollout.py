@@ -11,7 +11,8 @@ from torch import Tensor
 from mixture_of_experts import drop_experts
 from policy.compiled.operations import add_measures
 from policy.compiled.policies import PackedPolicy
-from policy.recurrent_policy import RecurrentPolicy, RoutingRule
+from policy.missions import MissionFeatures
+from policy.recurrent_policy import PolicyOutput, RecurrentPolicy
 
 
 class ExpertDropout(NamedTuple):
@@ -28,31 +29,60 @@ class ExpertDropout(NamedTuple):
     def __call__(self, layer: int, routing: Tensor, t: int | slice) -> Tensor:
         return drop_experts(routing, self.noise[layer][t], self.probability, self.threshold)
 
+    def of(self, envs: Tensor) -> "ExpertDropout":
+        return self._replace(noise=[layer[:, envs] for layer in self.noise])
+
 
 class Rollout(NamedTuple):
     """T steps of N environments.
 
     Attributes:
         observation: uint8 [T, N, 152].
-        features: of the missions met, from `RecurrentPolicy.mission_features`, differentiable.
-        mission: int64 [T, N], each step's row in the features.
+        missions: the features of the missions met, differentiable.
+        mission: int64 [T, N], each step's row in them.
         not_done: float [T, N], 0 where an episode begins.
         label: the bot's actions, int64 [T, N].
         due: which of the mission's actions the bot is about to do, int64 [T, N].
+        logits: the student's, [T, N, num_actions], without gradients, as its actions were drawn from them.
+        value: what the student expected, [T, N], without gradients; None for a policy without a value head.
+        action: what was done, int64 [T, N].
+        reward: what came of it, float [T, N].
         state: the policy's state before the first step.
         rule: the expert dropout that the steps were walked with, if any.
         policy: what walked them, with the weights it had.
+        task: which of the tasks each environment runs, int64 [N].
     """
 
     observation: Tensor
-    features: tuple[Tensor, ...]
+    missions: MissionFeatures
     mission: Tensor
     not_done: Tensor
     label: Tensor
     due: Tensor
+    logits: Tensor
+    value: Tensor | None
+    action: Tensor
+    reward: Tensor
     state: list[Tensor]
-    rule: RoutingRule | None
+    rule: ExpertDropout | None
     policy: RecurrentPolicy | PackedPolicy
+    task: np.ndarray
+
+    def unroll(self, policy: RecurrentPolicy | PackedPolicy, missions: MissionFeatures) -> PolicyOutput:
+        """Let a packed policy run along these steps, with its own features of the missions, row by row as here."""
+        walked = (self.observation, missions.features, self.mission, self.state, self.not_done)
+        return policy.unroll(*walked, self.rule)
+
+    def of(self, envs: Tensor) -> "Rollout":
+        """Return the whole unrolls of some environments, numbered in `envs`, int64 [n]."""
+        per_step = ("observation", "mission", "not_done", "label", "due", "logits", "value", "action", "reward")
+        chosen = {name: self._asdict()[name] for name in per_step}
+        return self._replace(
+            **{name: None if steps is None else steps[:, envs] for name, steps in chosen.items()},
+            state=[layer[envs] for layer in self.state],
+            rule=None if self.rule is None else self.rule.of(envs),
+            task=self.task[envs.cpu().numpy()],
+        )
 
 
 class EpisodeStatistics:

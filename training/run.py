@@ -215,9 +215,10 @@ def train(config: dict[str, Any], given: Iterable[str] = (), resume: bool = Fals
 def _train(config: dict[str, Any], start: tuple[Path, dict] | None, folder: RunFolder, stops: list[int]) -> int:
     # PyTorch takes seconds to import: --help and bad input come without it
     from training.imitation import ImitationTrainer
+    from training.ppo import PPOTrainer
 
     try:
-        trainer = ImitationTrainer(config)
+        trainer = {"imitation": ImitationTrainer, "ppo": PPOTrainer}[config["objective"]](config)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise

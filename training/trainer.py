@@ -1,7 +1,7 @@
 """What training is, whatever the student learns from.
 
-`num_updates` times it walks `unroll_len` steps in `num_envs` environments (`Trainer.collect`), then learns from them
-(`learn`, in `training/imitation.py`: from what the BabyAI bot would have done).
+`num_updates` times it walks `unroll_len` steps in `num_envs` environments (`Trainer.collect`), and then learns from
+them (`learn`): from what the BabyAI bot would have done in `training/imitation.py`, from reward in `training/ppo.py`.
 """
 
 import math
@@ -21,7 +21,8 @@ from policy.agent import Agent, choose_device, make_encoder
 from policy.compiled.adam import Adam
 from policy.compiled.operations import sample
 from policy.observation import OBSERVATION_SIZE, observation_vector
-from policy.recurrent_policy import PolicyOutput
+from policy.recurrent_policy import PolicyOutput, stacked
+from training.init_from import begin_with
 from training.missions_ahead import MissionsAhead
 from training.rollout import EpisodeStatistics, ExpertDropout, Rollout, TaskStatistics
 
@@ -102,7 +103,13 @@ class Trainer:
         return [*groups, {"params": slow, "lr_factor": self.config["router_lr_factor"]}] if slow else groups
 
     def start(self) -> None:
-        """Begin the first episodes."""
+        """Begin the first episodes, with the weights of the checkpoint `init_from` where one is named.
+
+        Raises:
+            UserError: it cannot be begun with.
+        """
+        if self.config["init_from"] is not None:
+            begin_with(self.config["init_from"], self.agent, self.config)
         self.observations, self.infos = self.env.reset(seed=self.seed)
 
     @property
@@ -116,7 +123,8 @@ class Trainer:
         self.missions_ahead.reached(self.env.next_episode, agent.missions.forget_many())
         observation = np.zeros((steps, num_envs, OBSERVATION_SIZE), np.uint8)
         not_done = np.zeros((steps, num_envs), np.float32)
-        label, due, mission = np.zeros((3, steps, num_envs), np.int64)
+        label, due, mission, action = np.zeros((4, steps, num_envs), np.int64)
+        reward, outputs = np.zeros((steps, num_envs), np.float32), []
         walked = [torch.from_numpy(array) for array in (observation, mission, not_done)]
         uniform = torch.rand(steps, num_envs, generator=self.noise).numpy()
         bot_walks = torch.rand(steps, num_envs, generator=self.noise).numpy() < self.bot_share
@@ -132,21 +140,26 @@ class Trainer:
             seen, told, going_on = (tensor[t].to(self.device) for tensor in walked)
             output = policy.step(t, seen, missions.features, told, state, going_on, rule)
             state = output.state
-            actions = np.where(bot_walks[t], label[t], sample(output.logits / self.temperature, uniform[t]))
+            outputs.append(output)
+            action[t] = np.where(bot_walks[t], label[t], sample(output.logits / self.temperature, uniform[t]))
             bot_steps = self.infos["bot_steps"]
-            self.observations, rewards, terminated, truncated, self.infos = self.env.step(actions)
+            self.observations, reward[t], terminated, truncated, self.infos = self.env.step(action[t])
             done = terminated | truncated
-            self.episodes.add(rewards, done, bot_steps)
+            self.episodes.add(reward[t], done, bot_steps)
             if self.by_task is not None:
-                self.by_task.add_episodes(rewards, done)
+                self.by_task.add_episodes(reward[t], done)
             self.not_done = (~done).astype(np.float32)
             if done.any():
                 began = np.flatnonzero(done)
                 mission_row[began] = missions.rows(agent.missions.lookup(self.infos["mission"][began]))
         self.policy_state = [layer.clone() for layer in state]  # the next steps overwrite it
         seen, told, going_on = (tensor.to(self.device) for tensor in walked)
-        labels, due_labels = (torch.from_numpy(array).to(self.device) for array in (label, due))
-        return Rollout(seen, missions.features, told, going_on, labels, due_labels, before, rule, policy)
+        labels, due_labels, actions, rewards = (
+            torch.from_numpy(array).to(self.device) for array in (label, due, action, reward)
+        )
+        heads = (torch.stack([output.logits for output in outputs]), stacked([output.value for output in outputs]))
+        walk = (seen, missions, told, going_on, labels, due_labels, *heads, actions, rewards)
+        return Rollout(*walk, before, rule, policy, self.env.task_of_env)
 
     def learn(self, rollout: Rollout) -> None:
         """Learn from a rollout: one update."""
@@ -214,9 +227,8 @@ class Trainer:
     def checkpoint(self) -> dict[str, Any]:
         """Return what a checkpoint file holds (docs/architecture.md): the policy, and the state that resuming needs."""
         return {
-            "policy_state_dict": self.agent.policy.state_dict(),
+            **self.agent.state_dicts(),
             "config": self.config,
-            "lang_proj_state_dict": self.agent.lang_proj.state_dict(),
             "lang_probes": torch.from_numpy(self.agent.missions.encoder.probes),
             "resume_state": {
                 "update": self.update,
@@ -235,8 +247,7 @@ class Trainer:
 
     def resume(self, checkpoint: Mapping[str, Any]) -> None:
         """Go on from a checkpoint as if the run had not stopped."""
-        self.agent.policy.load_state_dict(checkpoint["policy_state_dict"])
-        self.agent.lang_proj.load_state_dict(checkpoint["lang_proj_state_dict"])
+        self.agent.load_state_dicts(checkpoint)
         saved = checkpoint["resume_state"]
         self.optimizer.load_state_dict(saved["optimizer"])
         self.noise.set_state(saved["noise"])

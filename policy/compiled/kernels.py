@@ -112,7 +112,7 @@ def _mask(rows, not_done, masked):
 
 # Short loops over whole blocks, each with one array to write: those the compiler turns into vector code.
 @njit(cache=True, nogil=True, error_model="numpy")
-def _gates_forward(r, z, n, u_n, h, h_new):
+def gates_forward(r, z, n, u_n, h, h_new):
     for x in range(r.size):
         r[x] = sigmoid(r[x])
     for x in range(r.size):
@@ -124,7 +124,7 @@ def _gates_forward(r, z, n, u_n, h, h_new):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _gates_backward(r, z, n, u_n, h, d, d_r, d_z, d_n, d_u_n):
+def gates_backward(r, z, n, u_n, h, d, d_r, d_z, d_n, d_u_n):
     """From the gradient d of h' to those of r, z, n (before sigmoid and tanh) and u_n; d becomes that of h, as far as
     h' depends on h directly."""
     for x in range(r.size):
@@ -175,7 +175,7 @@ def gru_forward(weight_ih, weight_hh, bias_ih, bias_hh, inputs, state, not_done,
         add_product(hh[: 2 * s], h, block[: 2 * s])
         add_product(hh[2 * s :], h, block[3 * s :])
         r, z, n, u_n = _four(block)
-        _gates_forward(r, z, n, u_n, h.ravel(), after[start : start + s].ravel())
+        gates_forward(r, z, n, u_n, h.ravel(), after[start : start + s].ravel())
         start += s
 
 
@@ -209,7 +209,7 @@ def gru_backward(
             h, d, block = before[start : start + s], grad_state[start : start + s], d_gates[4 * start : 4 * (start + s)]
             r, z, n, u_n = _four(gates[t, 4 * start : 4 * (start + s)])
             d_r, d_z, d_n, d_u_n = _four(block)
-            _gates_backward(r, z, n, u_n, h.ravel(), d.ravel(), d_r, d_z, d_n, d_u_n)
+            gates_backward(r, z, n, u_n, h.ravel(), d.ravel(), d_r, d_z, d_n, d_u_n)
             add_product(hh[: 2 * s].T, block[: 2 * s], d)
             add_product(hh[2 * s :].T, block[3 * s :], d)
             add_product(weight_ih[g].T, block[: 3 * s], grad_inputs[t])

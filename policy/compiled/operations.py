@@ -181,6 +181,100 @@ def cross_entropy(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _log_prob(logits, action, log_softmax, chosen, entropy):
+    """Fill `log_softmax` [R, A], what it is of the actions [R], and the entropy [R]."""
+    for r in range(logits.shape[0]):
+        largest, partition = logits[r, 0], np.float32(0)
+        for a in range(logits.shape[1]):
+            largest = max(largest, logits[r, a])
+        for a in range(logits.shape[1]):
+            partition += exp(logits[r, a] - largest)
+        log_partition, total = log(partition), np.float32(0)
+        for a in range(logits.shape[1]):
+            log_softmax[r, a] = logits[r, a] - largest - log_partition
+            total -= exp(log_softmax[r, a]) * log_softmax[r, a]
+        chosen[r] = log_softmax[r, action[r]]
+        entropy[r] = total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _log_prob_backward(log_softmax, action, entropy, grad_chosen, grad_entropy, d_logits):
+    for r in range(log_softmax.shape[0]):
+        for a in range(log_softmax.shape[1]):
+            along = grad_chosen[r] + grad_entropy[r] * (log_softmax[r, a] + entropy[r])
+            d_logits[r, a] = -exp(log_softmax[r, a]) * along
+        d_logits[r, action[r]] += grad_chosen[r]
+
+
+class _LogProb(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, logits, action):
+        log_softmax, chosen, entropy = torch.empty(logits.shape), torch.empty(len(logits)), torch.empty(len(logits))
+        ctx.arrays = log_softmax.numpy(), action.numpy(), entropy.numpy()
+        _log_prob(logits.contiguous().numpy(), action.numpy(), log_softmax.numpy(), chosen.numpy(), entropy.numpy())
+        return chosen, entropy
+
+    @staticmethod
+    def backward(ctx, grad_chosen, grad_entropy):
+        d_logits = torch.empty(ctx.arrays[0].shape)
+        grads = grad_chosen.contiguous().numpy(), grad_entropy.contiguous().numpy()
+        _log_prob_backward(*ctx.arrays, *grads, d_logits.numpy())  # pyright: ignore[reportCallIssue]
+        return d_logits, None
+
+
+def log_prob_and_entropy(logits: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+    """logits [..., A], action int64 [...] -> the actions' log-probabilities under the softmax, and its entropy, [...]
+    each, as `torch.distributions.Categorical` has them."""
+    if not logits.is_cpu:
+        distribution = torch.distributions.Categorical(logits=logits)
+        return distribution.log_prob(action), distribution.entropy()
+    log_prob, entropy = _LogProb.apply(logits.flatten(0, -2), action.flatten())
+    return log_prob.view(action.shape), entropy.view(action.shape)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _exponential(values, result):
+    for i in range(values.size):
+        result[i] = exp(values[i])
+
+
+class _Exponential(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, values):
+        ctx.result = torch.empty(values.shape)
+        _exponential(values.flatten().numpy(), ctx.result.view(-1).numpy())
+        return ctx.result
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * ctx.result
+
+
+def exponential(values: Tensor) -> Tensor:
+    """Return e**values."""
+    return _Exponential.apply(values) if values.is_cpu else values.exp()
+
+
+@njit(cache=True, nogil=True)
+def _mean_and_variance(values):
+    """Of values [n], in float64; the variance as of a sample (Bessel's correction)."""
+    total, squares = 0.0, 0.0
+    for value in values:
+        total += value
+    average = total / values.size
+    for value in values:
+        squares += (value - average) * (value - average)
+    return average, squares / max(values.size - 1, 1)
+
+
+def normalized(values: Tensor, epsilon: float = 1e-8) -> Tensor:
+    """Return (values - mean) / (standard deviation + epsilon) over all values, without gradients."""
+    if not values.is_cpu:
+        return (values - values.mean()) / (values.std() + epsilon)
+    average, variance = _mean_and_variance(values.flatten().numpy())
+    return (values - average) / (variance**0.5 + epsilon)
+
+
 def _add_measures(logits, label, lpc, sums):
     for t in range(logits.shape[0]):
         for n in range(logits.shape[1]):

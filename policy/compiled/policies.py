@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from typing import cast
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from basics.errors import warn
@@ -32,10 +33,12 @@ class CompiledPolicy(ABC):
     def pack(self, steps: int, batch: int) -> "PackedPolicy":
         """Return what runs `steps` timesteps of `batch` agents until the weights change.
 
-        Buffers are kept for the next time: states and routing of what ran before are overwritten.
+        Buffers are kept for the next time, those of two shapes (a rollout's, and its parts' that are learned from):
+        states and routing of what ran before are overwritten.
         """
         if (steps, batch) not in self._buffers:
-            self._buffers = {(steps, batch): self._new_buffers(steps, batch)}
+            newest = list(self._buffers.items())[-1:]
+            self._buffers = dict(newest) | {(steps, batch): self._new_buffers(steps, batch)}
         return self._packed(steps, *self._buffers[steps, batch])
 
     @abstractmethod
@@ -54,7 +57,10 @@ class PackedPolicy(ABC):
     def __init__(self, policy: MixtureOfExpertsPolicy | GRUPolicy, steps: int, input_buffers: InputBuffers):
         self.policy, self.steps, self.steps_run = policy, steps, 0
         self.input = PackedInput(policy.input_projection, input_buffers)
-        self.head = policy.head.weight.detach().numpy(), policy.head.bias.detach().numpy()
+        heads = [policy.head] if policy.value_head is None else [policy.head, policy.value_head]
+        with torch.enable_grad():  # one product for both: a row per action, and the value's last
+            self.heads = torch.cat([head.weight for head in heads]), torch.cat([head.bias for head in heads])
+        self.head_arrays = [weight.detach().numpy() for weight in self.heads]
 
     def mission_features(self, language: Tensor) -> tuple[Tensor, ...]:
         """See `RecurrentPolicy.mission_features`."""
@@ -74,11 +80,12 @@ class PackedPolicy(ABC):
         first, going_on = len(self.policy.input_projection.state_sizes), not_done.numpy()
         inputs, due, input_state = self.input.step(t, observation, features, mission, state[:first], going_on)
         hidden, after, routing, used = self._step(t, inputs, state[first:], going_on, rule)
-        weight, bias = self.head
-        logits = np.empty((len(bias), hidden.shape[1]), np.float32)
-        linear_step(hidden, weight, bias, logits)
+        weight, bias = self.head_arrays
+        output = np.empty((len(bias), hidden.shape[1]), np.float32)
+        linear_step(hidden, weight, bias, output)
         self.steps_run = t + 1 if t in (0, self.steps_run) else 0
-        return PolicyOutput(batch_first(logits), [*input_state, *after], routing, used, due)
+        logits, value = self._logits_and_value(batch_first(output))
+        return PolicyOutput(logits, [*input_state, *after], routing, used, due, value)
 
     def unroll(
         self,
@@ -97,8 +104,14 @@ class PackedPolicy(ABC):
         first = len(self.policy.input_projection.state_sizes)
         inputs, due, input_state = self.input.unroll(observation, features, mission, state[:first], not_done)
         hidden, after, routing, used = self._unroll(inputs, state[first:], not_done, rule)
-        logits = linear(hidden, self.policy.head.weight, self.policy.head.bias)
-        return PolicyOutput(logits, [*input_state, *after], routing, used, due)
+        logits, value = self._logits_and_value(linear(hidden, *self.heads))
+        return PolicyOutput(logits, [*input_state, *after], routing, used, due, value)
+
+    def _logits_and_value(self, output: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the heads give, [..., B, num_actions (+ 1)] -> the logits, and the value if there is one."""
+        if self.policy.value_head is None:
+            return output, None
+        return output[..., :-1], output[..., -1]
 
     @abstractmethod
     def _step(
