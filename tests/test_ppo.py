@@ -345,6 +345,22 @@ def test_reward_begins_where_imitation_ended_and_the_other_way_round(tmp_path, i
     assert torch.equal(again.agent.policy.state_dict()["head.weight"], learned["policy_state_dict"]["head.weight"])
 
 
+def test_words_that_were_learned_are_begun_with(tmp_path):
+    words = {"lang_encoder": "words", "lang_fusion": "matching"}
+    train(config_for(tmp_path, num_updates=2, **words))
+    path = run_folder(tmp_path) / "checkpoint_final.pt"
+    trainer = PPOTrainer(ppo_config(tmp_path, init_from=str(path), seed=5, **words))
+    assert not torch.equal(
+        trainer.agent.words.embedding.weight, load_checkpoint(path)["words_state_dict"]["embedding.weight"]
+    )
+    trainer.start()
+    before = trainer.agent.words.embedding.weight.detach().clone()
+    assert torch.equal(before, load_checkpoint(path)["words_state_dict"]["embedding.weight"])
+    trainer.learn(trainer.collect())
+    trainer.env.close()
+    assert not torch.equal(trainer.agent.words.embedding.weight, before), "they go on learning"
+
+
 def test_a_resumed_run_does_not_begin_again_with_init_from(tmp_path, imitated):
     start = tmp_path / "start.pt"
     start.write_bytes(imitated["mixture"].read_bytes())
