@@ -69,8 +69,9 @@ def test_with_lambda_1_advantages_are_returns_less_what_was_expected():
 def test_an_update_is_what_plain_pytorch_makes_of_the_same_rollout(tmp_path, policy, changes):
     """The whole update, gradient step by gradient step, by the policy's definition, torch.distributions and
     torch.optim.Adam."""
+    numbers = {"reward_scale": 20.0, "entropy_coef": 0.01, "update_epochs": 3, "num_minibatches": 2}
     config = ppo_config(
-        tmp_path, policy, num_updates=5, num_envs=24, unroll_len=20, update_epochs=3, backend="fast", **changes
+        tmp_path, policy, num_updates=5, num_envs=24, unroll_len=20, backend="fast", **numbers, **changes
     )
     trainer = PPOTrainer(config)
     trainer.start()
