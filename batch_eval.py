@@ -42,6 +42,7 @@ from results.paths import (
     lesion_results_path,
     routing_cache_path,
 )
+from results.pathways import pathway_columns
 from results.routing_caches import routing_cache_episodes, routing_cache_owner, write_routing_cache
 from results.tables import read_result_rows, result_key, upsert_result
 
@@ -50,6 +51,8 @@ CONFIG_COLUMNS = (  # of a row: taken from the checkpoint's config, empty where 
     "unroll_len",
     "lr",
     "lpc_alpha",
+    "normalize_lpc",
+    "expert_dropout",
     "intermediate_dim",
     "router_hidden_size",
     "max_steps",
@@ -164,6 +167,7 @@ def evaluate_checkpoint(job: Job, settings: Settings, on_episodes: Callable[[int
         "trained_on": ref.task_id,
         "seed": config["seed"] if ref.seed is None else ref.seed,
         "update": ref.update,
+        **({} if lesion else pathway_columns(routing_data)),
         "routing_cache": NOT_CACHED if job.cache_path is None else job.cache_path if expert_hidden_sizes else None,
         **file_state,
     }
@@ -505,7 +509,7 @@ def main() -> int:
     add_evaluation_flags(parser)
     arguments = parser.parse_args()
 
-    lesion = Lesion.parse(arguments.disable_experts, arguments.min_router_weight)
+    lesion = Lesion.parse(arguments.disable_experts, arguments.min_router_weight, arguments.own_pathway)
     tasks = None if arguments.tasks is None else named_tasks(arguments.tasks)
     refs = select_checkpoints(arguments)
     results_path = Path(arguments.results_path)

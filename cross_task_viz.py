@@ -46,7 +46,9 @@ with app.setup(hide_code=True):
     from browser.saving import file_name, save_all
     from plotting_utils import (
         NothingToShow,
+        networks,
         number_text,
+        pathway_figures,
         plot_expert_use,
         plot_learning_curves,
         plot_lesions,
@@ -59,9 +61,9 @@ with app.setup(hide_code=True):
         plot_success_against_lpc,
         short_task,
     )
-    from results.paths import METRICS_FILE, cross_task_plot_path, lesion_results_path
+    from results.paths import METRICS_FILE, cross_task_plot_path, lesion_results_path, measures_path
     from results.routing_caches import read_routing_cache
-    from results.tables import name_sets, read_metrics, read_results
+    from results.tables import name_sets, read_measures, read_metrics, read_results
 
     NOTHING_EVALUATED = (
         "There are no results in {path} yet. Train something (make demo, or python train_mop.py --task_id"
@@ -148,7 +150,7 @@ def choose_results(all_results, options, seed_filter, task_filter, trial_filter)
 def tabs(options, results):
     if results.empty:
         stop_with("No checkpoint has these tasks, trials and seeds.")
-    tab_names = [*view_figures(results, options.results_path, print), "Side by side", "Table", "Save"]
+    tab_names = [*view_figures(results, options.results_path, print), "Pathways", "Side by side", "Table", "Save"]
     view_tabs = mo.ui.tabs(dict.fromkeys(tab_names, mo.Html("")), value=remembered("tab", tab_names, tab_names[0]))
     None if is_script() or is_export() else view_tabs
     return tab_names, view_tabs
@@ -184,6 +186,27 @@ def table(chosen_tabs, results):
         show_data_types=False,
         format_mapping=SHOWN_AS,
     )
+    return
+
+
+@app.cell(hide_code=True)
+def pathway_choice(options, results):
+    pathway_makers = pathway_views(results, options.results_path)
+    pathway_dropdown = mo.ui.dropdown(
+        list(pathway_makers),
+        value=remembered("pathways", pathway_makers, next(iter(pathway_makers))),
+        label="of networks that do many tasks",
+    )
+    return pathway_dropdown, pathway_makers
+
+
+@app.cell(hide_code=True)
+def pathways(chosen_tabs, pathway_dropdown, pathway_makers, results):
+    mo.stop("Pathways" not in chosen_tabs)
+    remember(pathways=pathway_dropdown.value)
+    _wanted = list(pathway_makers) if is_export() and does_many_tasks(results) else [pathway_dropdown.value]
+    _shown = [show_view(pathway_makers[_name][1], [], _name) for _name in _wanted if _name is not None]
+    mo.vstack(_shown if is_export() else [pathway_dropdown, *_shown])
     return
 
 
@@ -411,11 +434,30 @@ def view_figures(
 
 
 @app.function(hide_code=True)
+def pathway_views(results: pd.DataFrame, results_path: str) -> dict[str, tuple[str, Callable[[], Figure]]]:
+    """Return by title the file name of each figure of networks that do many tasks, and how it is made."""
+    lesions_path = lesion_results_path(results_path)
+    lesions = read_results(lesions_path) if lesions_path.exists() else results.head(0)
+    return pathway_figures(results, lesions, read_measures(measures_path(results_path)))
+
+
+@app.function(hide_code=True)
+def does_many_tasks(results: pd.DataFrame) -> bool:
+    try:
+        return len(networks(results)) > 0
+    except NothingToShow:
+        return False
+
+
+@app.function(hide_code=True)
 def saved_figures(
     results: pd.DataFrame, compared: list[str], chosen: str, results_path: str, tell: Callable[[str], object]
 ) -> dict[str, Callable[[], Figure]]:
     """Return by file name all that is saved; filters and the compared pair are part of the name."""
-    figures = {file_name(name, chosen): make for name, make in view_figures(results, results_path, tell).values()}
+    views = view_figures(results, results_path, tell)
+    if does_many_tasks(results):  # as few do, nobody has to hear that there are none
+        views |= pathway_views(results, results_path)
+    figures = {file_name(name, chosen): make for name, make in views.values()}
     if len(compared) == 2:
         figures[file_name("side_by_side", *compared)] = lambda: side_by_side_figure(results, compared)
     return figures

@@ -3,6 +3,7 @@
     python eval_mop.py --checkpoint checkpoints/BabyAI-GoToObj-v0/trial_0/checkpoint_final.pt
     python eval_mop.py --checkpoint checkpoints/GoTos/trial_0/checkpoint_final.pt --tasks "BabyAI-GoToObj*"
     python eval_mop.py --checkpoint ... --disable_experts 0:2,1:2       # a lesion
+    python eval_mop.py --checkpoint ... --own_pathway 0.1               # only the experts that the task uses
 
 The levels are the first `num_episodes` evaluation levels of the task that the BabyAI bot can solve. Which they are, and
 every number that comes out, is the same for any `num_envs` and in every run. Success means reward > 0. With `--sampled`
@@ -28,6 +29,7 @@ from fast_babyai.reference import check_task, matching_tasks, unsolvable_task
 from fast_babyai.rules import EVAL_SEED_OFFSET, MAX_UNSOLVABLE_IN_A_ROW, LevelVectorEnv
 from results.checkpoints import load_checkpoint
 from results.eval_options import NUM_ENVS, NUM_EPISODES, Lesion, add_evaluation_flags, positive
+from results.pathways import mean_routing
 from results.routing_data import RoutingData
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import: not before a mistyped flag is complained of
@@ -233,6 +235,18 @@ class Actor(Protocol):
         ...
 
 
+class AlongTheBot:
+    """Lets the bot walk, while `actor` says what it would have done: so all actors' routing is of the same steps."""
+
+    def __init__(self, actor: Actor):
+        self.actor = actor
+        self.expert_costs = actor.expert_costs
+
+    def act(self, observations, infos):
+        _, weights, logits = self.actor.act(observations, infos)
+        return infos["bot_action"], weights, logits
+
+
 class Record:
     """Arrays of every step, copied into large blocks: a million small arrays would leave the heap full of holes."""
 
@@ -282,6 +296,7 @@ def evaluate(
     on_episodes: Callable[[int], object] | None = None,
     first_level: int = EVAL_SEED_OFFSET,
     sampled: bool = False,
+    along_the_bot: bool = False,
 ) -> Evaluation:
     """Play `num_episodes` evaluation levels of a task greedily and measure success, paths and routing.
 
@@ -289,10 +304,11 @@ def evaluate(
         agent: on the CPU, as `agent.load_agent` returns it.
         max_steps: step limit of an episode; None keeps the task's own.
         num_envs: environments side by side; the result does not depend on it.
-        lesion: experts switched off.
+        lesion: experts switched off. With `own_pathway`, the whole policy plays first, to know the task's pathway.
         on_episodes: called with the number of episodes just finished, for progress bars.
         first_level: the level seed to begin with; to play one level again, name its seed and one episode.
         sampled: instead of greedily, by actions drawn from the policy; the same ones in every evaluation.
+        along_the_bot: the bot walks, and the agent only says what it would do (`AlongTheBot`).
 
     Raises:
         UserError: unknown task, impossible lesion, or weights that are not finite numbers.
@@ -301,11 +317,16 @@ def evaluate(
 
     if not all(parameter.isfinite().all() for parameter in agent.parameters()):
         raise UserError("its weights hold NaN or infinity: this training run diverged, there is nothing to evaluate")
-    rule = None if lesion is None else lesion.rule(agent.expert_hidden_sizes)
     num_envs = min(num_envs, num_episodes)
-    env = EvalVectorEnv(task_id, num_envs, num_episodes, max_steps=max_steps, backend=backend, first_level=first_level)
+    levels = {"max_steps": max_steps, "backend": backend, "first_level": first_level}
+    if lesion is not None and lesion.own_pathway and agent.expert_hidden_sizes:
+        whole = evaluate(agent, task_id, num_episodes, num_envs=num_envs, **levels)
+        lesion = lesion.of_task(mean_routing(whole.routing_data))
+    rule = None if lesion is None else lesion.rule(agent.expert_hidden_sizes)
+    env = EvalVectorEnv(task_id, num_envs, num_episodes, expert=along_the_bot, **levels)
     try:
-        metrics, routing_data = play(PolicyActor(agent, num_envs, rule, sampled), env, on_episodes)
+        actor = PolicyActor(agent, num_envs, rule, sampled)
+        metrics, routing_data = play(AlongTheBot(actor) if along_the_bot else actor, env, on_episodes)
     finally:
         env.close()
     columns = registered("column", agent.extensions)
@@ -375,7 +396,7 @@ def main() -> None:
     parser.add_argument("--max_steps", type=positive, help="step limit of an episode [default: as in training]")
     add_evaluation_flags(parser)
     arguments = parser.parse_args()
-    lesion = Lesion.parse(arguments.disable_experts, arguments.min_router_weight)
+    lesion = Lesion.parse(arguments.disable_experts, arguments.min_router_weight, arguments.own_pathway)
     from policy.agent import load_agent
 
     checkpoint = load_checkpoint(arguments.checkpoint)

@@ -54,10 +54,27 @@ from plotting.heatmaps import (
 from plotting.measures import (
     action_information,
     cell_measures,
+    decision_measures,
+    lpc_by_phase,
     lpc_correlations,
     plot_measure_correlations,
     plot_measures,
     plot_phases_by_alpha,
+)
+from plotting.pathways import (
+    networks,
+    pathway_figures,
+    plot_along_training,
+    plot_consistency,
+    plot_cost_by_difficulty,
+    plot_cost_change_by_difficulty,
+    plot_decisions_of_tasks,
+    plot_information,
+    plot_lesions_by_difficulty,
+    plot_phases_of_tasks,
+    plot_price_of_pathways,
+    plot_self_sufficiency,
+    plot_task_pathways,
 )
 from plotting.steps import (
     OBJECT_KINDS,
@@ -88,6 +105,15 @@ from plotting.style import (
 )
 from plotting.variables import ACTION_NAMES, distance_due, phases, step_variables
 from results.paths import short_task
+from results.pathways import (
+    behaviour_information,
+    classifier_accuracy,
+    cluster_tasks,
+    consistency,
+    mean_routing,
+    pathway_shares,
+    task_information,
+)
 from results.statistics import (
     entropy_bits,
     explained_share,

@@ -4,14 +4,17 @@
     python study.py settings --budget 5e5 --seeds 3    # three levels: one setting of config.yaml changed at a time
     python study.py price --budget 1e6 --seeds 2       # three levels: what a price on experts or dropping some changes
     python study.py levels --tasks BabyAI-GoTo-v0 BabyAI-Open-v0 --budget 5e6 --seeds 1
+    python study.py pathways --budget 5e6 --seeds 10   # twelve levels in one network: do pathways form?
     python study.py reward --budget 2e7 --seeds 3      # four levels from reward alone: how soon 95 and 99 % succeed
     python study.py reward_after --init_from study/levels/checkpoints       # what reward changes after imitation
 
-It is a loop over train_mop.py and train.py, then batch_eval.py and cross_task_viz.py; all it makes lies under --folder.
+It is a loop over train_mop.py and train.py, then batch_eval.py, cross_task_viz.py and, for networks of many tasks,
+pathways.py; all it makes lies under --folder.
 Interrupted, the same command goes on where it stopped: finished runs are passed over, unfinished ones resumed.
 """
 
 import itertools
+import json
 import math
 import os
 import signal
@@ -26,7 +29,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from basics.config import OBJECTIVES, POLICIES, Parser, load_keys
-from basics.errors import PARENT, UserError, run_script
+from basics.errors import PARENT, UserError, did_you_mean, run_script
 from results import paths, routing_caches, tables
 from results.eval_options import positive
 from results.paths import short_task
@@ -39,6 +42,14 @@ LEVELS = [
     "Pickup", "UnblockPickup", "Open", "Unlock", "PutNextS7N4", "Synth", "SynthLoc", "GoToSeq", "SynthSeq",
     "GoToImpUnlock", "BossLevel", "UnlockPickup", "OpenTwoDoors",
 ]  # fmt: skip
+TWELVE_LEVELS = [  # from one room and one look to all there is
+    "GoToObj", "GoToRedBall", "GoToLocal", "PickupLoc", "PutNextLocal", "OpenTwoDoors", "UnlockPickup", "GoToObjMaze",
+    "GoTo", "Open", "GoToSeq", "BossLevel",
+]  # fmt: skip
+STRUCTURED = {
+    "lang_fusion": "matching",
+    "lang_encoder": "parser",
+}  # hard levels are learned, too, and no model is asked
 THREE_LEVELS = ["GoToLocal", "PutNextLocal", "GoToObjMaze"]  # which object; two, in order; doors and what lay behind
 
 
@@ -56,7 +67,9 @@ def mixture(name: str, **flags) -> Variant:
 
 def setting(name: str, **flags) -> Variant:
     """Return a mixture that differs in `flags` from the study of settings' reference, which config.yaml once was."""
-    return mixture(name, **({"num_envs": 16, "lr": 3e-3, "train_lang_proj": "true"} | flags))
+    reference = {"num_envs": 16, "lr": 3e-3, "train_lang_proj": "true"}
+    reference |= {"lang_fusion": "attention", "lang_encoder": "distilbert-base-uncased"}
+    return mixture(name, **(reference | flags))
 
 
 class Study(NamedTuple):
@@ -64,12 +77,15 @@ class Study(NamedTuple):
 
     Attributes:
         pathways: whether routing is recorded, and success without the largest experts measured.
+        together: the name of the set of levels that one mixture learns at once; baselines still learn one each. Empty:
+            every variant learns one level at a time.
         after: whether runs begin with the weights that another study has trained.
     """
 
     levels: list[str]
     variants: list[Variant]
     pathways: bool
+    together: str = ""
     after: bool = False
 
 
@@ -115,8 +131,8 @@ STUDIES = {
             mixture("1e-6", lpc_alpha=1e-6),
             mixture("1e-5", lpc_alpha=1e-5),
             mixture("1e-4", lpc_alpha=1e-4),
-            mixture("1e-6, normalised", lpc_alpha=1e-6, normalize_lpc="true"),
-            mixture("1e-5, normalised", lpc_alpha=1e-5, normalize_lpc="true"),
+            mixture("1e-6, normalised", lpc_alpha=1e-6, normalize_lpc="detached"),
+            mixture("1e-5, normalised", lpc_alpha=1e-5, normalize_lpc="detached"),
             mixture("1e-5, experts dropped", lpc_alpha=1e-5, expert_dropout=0.5),
         ],
         pathways=True,
@@ -136,16 +152,37 @@ STUDIES = {
         pathways=True,
         after=True,
     ),
+    "pathways": Study(
+        TWELVE_LEVELS,
+        [
+            Variant("GRU alone", "train.py", {"log_interval": "5"} | STRUCTURED),  # how hard a level is
+            mixture("no price", lpc_alpha=0, **STRUCTURED),
+            mixture("price", lpc_alpha=1e-5, **STRUCTURED),
+            mixture("price scaled by loss", lpc_alpha=1e-5, normalize_lpc="detached", **STRUCTURED),
+            mixture("price scaled by loss (attached)", lpc_alpha=1e-5, normalize_lpc="attached", **STRUCTURED),
+            mixture("all three", lpc_alpha=1e-5, normalize_lpc="attached", expert_dropout=0.8, **STRUCTURED),
+        ],
+        pathways=True,
+        together="pathways",
+    ),
 }
+ALONG = 4  # parts of a run of many levels, at whose ends checkpoints are kept and evaluated
+THRESHOLDS = (0.05, 0.1, 0.2, 0.3)  # below which experts are switched off, to see whether pathways stand alone
 
 
 class Run(NamedTuple):
-    """One training run of a study."""
+    """One training run of a study.
+
+    Attributes:
+        task_id: the level, or the name of a set of levels.
+        levels: of the set.
+    """
 
     task_id: str
     trial: int
     seed: int
     variant: Variant
+    levels: tuple[str, ...] = ()
     init_from: Path | None = None
 
     def __str__(self) -> str:
@@ -162,13 +199,16 @@ class Run(NamedTuple):
             return ""
         keys = load_keys(SCRIPTS[self.variant.script], self.variant.flags.get("objective", OBJECTIVES[0]))
         shape = [int(self.variant.flags.get(name, keys[name].default)) for name in ("num_envs", "unroll_len")]
+        num_updates = max(1, round(budget / (shape[0] * shape[1])))
         flags = dict(self.variant.flags) | {
             "task_id": self.task_id,
             "trial": self.trial,
             "seed": self.seed,
-            "num_updates": max(1, round(budget / (shape[0] * shape[1]))),
+            "num_updates": num_updates,
             "checkpoint_dir": checkpoint_dir,
         }
+        if self.levels:
+            flags |= {"tasks": json.dumps(self.levels), "checkpoint_interval": max(1, num_updates // ALONG)}
         if self.init_from is not None:
             flags["init_from"] = self.init_from
         command = [sys.executable, HERE / self.variant.script]
@@ -194,11 +234,19 @@ def child_environment() -> dict[str, str]:
     return os.environ | {PARENT: str(os.getpid())}
 
 
-def train_all(runs: list[Run], checkpoint_dir: Path, budget: float, jobs: int) -> list[str]:
-    """Train `runs`, `jobs` at a time; return what went wrong."""
+def train_all(runs: list[Run], checkpoint_dir: Path, budget: float, jobs: int, alone: float = math.inf) -> list[str]:
+    """Train `runs`, `jobs` at a time; return what went wrong.
+
+    Args:
+        alone: where networks learn many levels, the budget of a baseline on one of them.
+    """
+
+    def budget_of(run: Run) -> float:
+        return budget if run.levels else min(budget, alone)
+
     failures, running = [], set()
     with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(runs), unit="run", dynamic_ncols=True) as progress:
-        waiting = {pool.submit(run.train, checkpoint_dir, budget, running): run for run in runs}
+        waiting = {pool.submit(run.train, checkpoint_dir, budget_of(run), running): run for run in runs}
         try:
             for future in as_completed(waiting):
                 if problem := future.result():
@@ -223,17 +271,27 @@ def evaluate_all(study: Study, folder: Path, num_episodes: int, jobs: int) -> bo
     """Evaluate what is trained and not yet evaluated, save figures, and return whether all went well."""
     results = ["--results_path", folder / "evaluation_results.csv"]
     batch_eval = [sys.executable, HERE / "batch_eval.py", "--checkpoint_dir", folder / "checkpoints", *results]
-    batch_eval += ["--final_only", "--num_episodes", str(num_episodes), "--workers", str(jobs)]
+    batch_eval += ["--num_episodes", str(num_episodes), "--workers", str(jobs)]
     whole = ["--cache_dir", folder / "evaluation_cache"] if study.pathways else ["--skip_routing"]
-    commands = [[*batch_eval, *whole]]
+    commands = [[*batch_eval, "--final_only", *whole]]
     if study.pathways:
         mixtures = [trial for trial, variant in enumerate(study.variants) if variant.script == "train_mop.py"]
-        lesion = ["--disable_experts", largest_experts(), "--skip_routing"]
+        lesion = ["--final_only", "--skip_routing", "--disable_experts", largest_experts()]
         commands += [[*batch_eval, *lesion, "--trial", str(trial)] for trial in mixtures]
-    commands += [[sys.executable, HERE / "cross_task_viz.py", *results, "--plots_dir", folder / "plots"]]
-    statuses = [
-        subprocess.run(command, stdout=subprocess.DEVNULL, env=child_environment()).returncode for command in commands
-    ]
+    if study.together:
+        along = ["--skip_routing", "--task", study.together]
+        for flag, threshold in itertools.product(("--min_router_weight", "--own_pathway"), THRESHOLDS):
+            commands.append([*batch_eval, "--final_only", *along, flag, str(threshold)])
+        refs = paths.find_checkpoints(folder / "checkpoints", study.together)
+        updates = sorted({ref.update for ref in refs if ref.update is not None})
+        commands += [[*batch_eval, *along, "--update", str(update)] for update in updates]
+        commands += [[sys.executable, HERE / "pathways.py", *results, "--plots_dir", folder / "plots"]]
+    else:
+        commands += [[sys.executable, HERE / "cross_task_viz.py", *results, "--plots_dir", folder / "plots"]]
+    statuses = []
+    for command in commands:
+        shown = None if command[1].name == "pathways.py" else subprocess.DEVNULL
+        statuses.append(subprocess.run(command, stdout=shown, env=child_environment()).returncode)
     return not any(statuses)
 
 
@@ -322,6 +380,41 @@ def agreement(caches: list[str]) -> float:
     return sum(pairs) / len(pairs) if pairs else math.nan
 
 
+def chosen_variants(study: Study, names: list[str] | None) -> dict[int, Variant]:
+    """Return by trial number the variants of these names, all of them where none are given.
+
+    Raises:
+        UserError: the study has no such variant.
+    """
+    known = [variant.name for variant in study.variants]
+    for name in names or ():
+        if name not in known:
+            raise UserError(
+                f"--forms {name}: no such variant.{did_you_mean(name, known)} There are: {', '.join(known)}"
+            )
+    return {trial: variant for trial, variant in enumerate(study.variants) if names is None or variant.name in names}
+
+
+def runs_of_seed(
+    study: Study, variants: Mapping[int, Variant], tasks: list[str], seed: int, init_from: Path | None = None
+) -> list[Run]:
+    """Return the runs of one seed: a first answer for all before a second for any."""
+    if not study.together:
+        starts = {task_id: init_from and starting_point(init_from, task_id, seed) for task_id in tasks}
+        return [
+            Run(task_id, trial, seed, variant, init_from=starts[task_id])
+            for task_id in tasks
+            for trial, variant in variants.items()
+        ]
+    runs = []
+    for trial, variant in variants.items():
+        if variant.script == "train_mop.py":
+            runs.append(Run(study.together, trial, seed, variant, tuple(tasks)))
+        else:
+            runs += [Run(task_id, trial, seed, variant) for task_id in tasks]
+    return runs
+
+
 def main() -> int:
     parser = Parser(description=__doc__)
     parser.add_argument("study", choices=STUDIES)
@@ -329,10 +422,16 @@ def main() -> int:
     parser.add_argument("--seeds", type=positive, default=2, help="runs of each kind [%(default)s]")
     parser.add_argument("--num_episodes", type=positive, default=512, help="levels per evaluation [%(default)s]")
     parser.add_argument("--tasks", nargs="+", help="other levels than the study's own")
+    parser.add_argument("--forms", nargs="+", metavar="NAME", help="only these variants, by their names")
+    parser.add_argument(
+        "--alone", type=float, default=5e5, help="of `pathways`: env-steps of a baseline on one level [%(default)g]"
+    )
     parser.add_argument(
         "--init_from", type=Path, metavar="DIR", help="of a reward_after study: where mixtures were trained"
     )
-    parser.add_argument("--jobs", type=positive, default=os.cpu_count(), help="runs side by side [%(default)s]")
+    parser.add_argument(
+        "--jobs", "--workers", type=positive, default=os.cpu_count(), help="runs side by side [%(default)s]"
+    )
     parser.add_argument("--folder", type=Path, help="where it all goes [study/<study>]")
     arguments = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -351,21 +450,20 @@ def main() -> int:
         raise UserError(f"{arguments.study} {'needs' if study.after else 'takes no'} --init_from")
     tasks = arguments.tasks or [f"BabyAI-{level}-v0" for level in study.levels]
     folder = arguments.folder or Path("study") / arguments.study
-    runs = [
-        Run(task_id, trial, seed, variant, arguments.init_from and starting_point(arguments.init_from, task_id, seed))
-        for seed in range(arguments.seeds)  # a first answer for all before a second for any
-        for task_id in tasks
-        for trial, variant in enumerate(study.variants)
-    ]
+    chosen = chosen_variants(study, arguments.forms)
+    seeds = range(arguments.seeds)
+    runs = [run for seed in seeds for run in runs_of_seed(study, chosen, tasks, seed, arguments.init_from)]
+    alone = arguments.alone if study.together else math.inf
     began = time.monotonic()
     print(
         f"{len(runs)} runs of {arguments.budget:,.0f} env-steps, {arguments.jobs} side by side, into {folder}",
         flush=True,
     )
-    failures = train_all(runs, folder / "checkpoints", arguments.budget, arguments.jobs)
+    failures = train_all(runs, folder / "checkpoints", arguments.budget, arguments.jobs, alone)
     print(f"trained in {(time.monotonic() - began) / 60:.1f} minutes", flush=True)
     evaluated = evaluate_all(study, folder, arguments.num_episodes, arguments.jobs)
-    print(table(study, folder))
+    if not study.together:
+        print(table(study, folder))
     for failure in failures:
         print(f"failed: {failure}", file=sys.stderr)
     return 0 if evaluated and not failures else 1

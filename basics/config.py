@@ -62,6 +62,8 @@ LEGACY_DEFAULTS = {
     "router_kind": "gru",
 }
 
+LEGACY_VALUES = {"normalize_lpc": {False: "off", True: "detached"}}  # how older configs and habits write today's values
+
 _LINE = re.compile(r"^(?P<indent> *)(?P<name>\w+):.*?\s#\s(?P<type>[^:]+):\s(?P<meaning>.+)$")
 _HEADING = re.compile(r"^# (?P<heading>[^:]+)")
 _BOUND = re.compile(r"^(?P<kind>int|float)(?: (?P<rule>>= -?[\d.]+|> -?[\d.]+|in [\[(][\d.]+, [\d.]+\]))?$")
@@ -106,12 +108,18 @@ class Key:
         kind = self.type.removesuffix(" or null")
         if value is None and kind != self.type:
             return None
+        value = todays_value(self.name, value)
         checked = _converted(kind, value)
         if checked is None:
             near = did_you_mean(str(value), kind.split(" | ")) if " | " in kind and isinstance(value, str) else ""
             meaning = f" ({self.name}: {self.meaning})" if self.meaning else ""
             raise UserError(f"{self.name} is {shown(value)}, expected {self.type}.{near}{meaning}")
         return checked
+
+
+def todays_value(name: str, value: Any) -> Any:
+    """Return what a key's value is called today (`LEGACY_VALUES`)."""
+    return LEGACY_VALUES.get(name, {}).get(value, value) if isinstance(value, bool) else value
 
 
 def _converted(kind: str, value: Any) -> Any:
@@ -400,5 +408,6 @@ def tasks_of(config: Mapping[str, Any]) -> list[str]:
 
 
 def legacy_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a checkpoint's config with every key that was invented after it was written (`LEGACY_DEFAULTS`)."""
-    return LEGACY_DEFAULTS | dict(config)
+    """Return a checkpoint's config with every key that was invented after it was written (`LEGACY_DEFAULTS`), and
+    values as they are called today."""
+    return LEGACY_DEFAULTS | {name: todays_value(name, value) for name, value in config.items()}

@@ -111,6 +111,37 @@ def lpc_correlations(routing_data: Entries) -> dict[str, dict[str, float]]:
     return found
 
 
+def lpc_by_phase(routing_data: Entries) -> dict[str, float]:
+    """Return the mean LPC in each phase; episodes count alike, each with its mean over its steps in the phase."""
+    data = require_steps(routing_data)
+    phase = _phase_variable(data)
+    means = means_over_episodes(phase.codes, data.episode, data.lpc)[0][:, 0]
+    return dict(zip(phase.labels, means.tolist(), strict=True))
+
+
+def decision_measures(routing_data: Entries) -> dict[str, float]:
+    """Return how much there is to decide on a task, in bits, means over steps:
+
+    - `H(A|S)`: the entropy of the actions taken, given phase and cell, over cells with at least 5 visits in a phase;
+    - `I(S;A)`: what the cell tells of the action, given the phase (`action_information`);
+    - `policy entropy`: of the softmax of a step's logits, given all that the policy saw; only where they are known.
+    """
+    data = require_steps(routing_data)
+    rows = [row for rows in cell_measures(data).values() for row in rows]
+    visits = np.array([row["visits"] for row in rows], float)
+    phase, told = _phase_variable(data), action_information(data)
+    steps = np.bincount(phase.codes, minlength=len(phase.labels))
+    measured = {
+        "H(A|S)": float(visits @ [row["H(A|S)"] for row in rows] / visits.sum()) if len(rows) else float("nan"),
+        "I(S;A)": float(steps @ [told[name] for name in phase.labels] / steps.sum()),
+    }
+    if data.logits.shape[1]:
+        logits = data.logits.astype(np.float64)
+        shares = np.exp(logits - logits.max(1, keepdims=True))
+        measured["policy entropy"] = float(entropy_bits(shares / shares.sum(1, keepdims=True)).mean())
+    return measured
+
+
 def plot_measures(routing_data: Entries, expert_hidden_sizes: Sizes = None, title_suffix: str = "") -> Figure:
     """Return per phase (row) the LPC and the `MEASURES` per cell, and how the LPC correlates with each over cells.
 
@@ -204,10 +235,8 @@ def plot_phases_by_alpha(routing_by_alpha: Mapping[float, Sequence[Entries]], ti
     """
     points: dict[str, list[tuple[float, float]]] = {}
     for alpha, seeds in sorted(routing_by_alpha.items()):
-        for data in map(require_steps, seeds):
-            phase = _phase_variable(data)
-            means = means_over_episodes(phase.codes, data.episode, data.lpc)[0][:, 0]
-            for name, mean in zip(phase.labels, means.tolist(), strict=True):
+        for data in seeds:
+            for name, mean in lpc_by_phase(data).items():
                 points.setdefault(name, []).append((alpha, mean))
     if not points:
         raise NothingToShow("no cache tells lpc_alpha and phases")

@@ -160,7 +160,7 @@ def lesion_name(lesion: str, sizes: Sizes = None) -> str:
         if dash and layer.isdecimal() and expert.isdecimal():
             pairs.append((int(layer), int(expert)))
         else:
-            rest.append(f"weights below {part.removeprefix('min')}" if part.startswith("min") else part)
+            rest.append(_threshold_name(part))
     layers: dict[str, list[int]] = {}
     for layer, expert in pairs:
         of_layer = sizes[layer] if sizes is not None and layer < len(sizes) else []
@@ -173,6 +173,13 @@ def lesion_name(lesion: str, sizes: Sizes = None) -> str:
         place = "" if len(where) == everywhere else f" in {plural} {', '.join(map(str, where))}"
         names.append(name + place)
     return "without " + ", ".join(names + rest)
+
+
+def _threshold_name(part: str) -> str:
+    """Return what a part of a lesion's name means that names no expert."""
+    if part.startswith("min"):
+        return f"weights below {part.removeprefix('min')}"
+    return f"experts below {part.removeprefix('own')} on the task" if part.startswith("own") else part
 
 
 def layer_sizes(data: RoutingData, sizes: Sizes) -> list:
@@ -241,6 +248,13 @@ def legend(figure: Figure, names: Sequence[str], colors: Sequence[str] | None = 
         handlelength=1,
         columnspacing=1.2,
     )
+
+
+def legend_below(figure: Figure, handles: Sequence, labels: Sequence[str]) -> None:
+    """Write a legend of lines below a figure, in as many rows as its width needs."""
+    fit = int(figure.get_figwidth() * 72 / (small() * (0.55 * max(map(len, labels), default=1) + 5)))
+    columns = max(1, min(len(labels), fit))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=small())
 
 
 def plain(axes: Axes) -> Axes:

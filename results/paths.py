@@ -144,6 +144,12 @@ def lesion_results_path(results_path: os.PathLike | str) -> Path:
     return path.with_name(f"{path.stem}_lesions{path.suffix}")
 
 
+def measures_path(results_path: os.PathLike | str) -> Path:
+    """Return where the measures of pathways go that need more than a results CSV holds."""
+    path = Path(results_path)
+    return path.with_name(f"{path.stem}_pathways{path.suffix}")
+
+
 def routing_cache_path(cache_dir: os.PathLike | str, ref: CheckpointRef, variant: str = "") -> Path:
     """Return where the routing cache of a checkpoint lies; what it does on another task than `task_id`, such as each of
     a set's, has a folder of its own, and so has a `variant` (such as `lesion_0-2`)."""

@@ -3,7 +3,7 @@
 They need numpy (`summarise_runs` and `seed_agreement` pandas too), so that tables can be made where nothing is drawn.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -183,6 +183,18 @@ def kl_bits(shares: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return np.sum(shares * np.log2(np.where(shares > 0, shares, 1) / np.where(shares > 0, reference, 1)), axis=-1)
 
 
+def plug_in_information_bits(table: np.ndarray) -> float:
+    """Return I(R;C) = sum p(r) KL(p(c|r) || p(c)) in bits, p being a table [R, C] of counts or shares as it stands.
+
+    Of a sample, this is too large: see `mutual_information_bits`, or subtract what shuffled data gives.
+    """
+    table = np.asarray(table, np.float64)
+    rows = table.sum(1)
+    table, rows = table[rows > 0], rows[rows > 0]
+    total = rows.sum()
+    return float((rows / total) @ kl_bits(table / rows[:, None], table.sum(0) / total)) if total else float("nan")
+
+
 def mutual_information_bits(counts: np.ndarray) -> float:
     """Return how much a row tells of the column, I(S;A) = sum p(s) KL(p(a|s) || p(a)), of a table of counts [S, A].
 
@@ -194,10 +206,8 @@ def mutual_information_bits(counts: np.ndarray) -> float:
     total = counts.sum()
     if total == 0:
         return float("nan")
-    rows = counts.sum(1)
-    plug_in = (rows / total) @ kl_bits(counts / rows[:, None], counts.sum(0) / total)
     bias = (counts.shape[0] - 1) * (counts.shape[1] - 1) / (2 * total * np.log(2))
-    return max(0.0, float(plug_in - bias))
+    return max(0.0, plug_in_information_bits(counts) - bias)
 
 
 def correlation(x: np.ndarray, y: np.ndarray) -> float:
@@ -208,15 +218,81 @@ def correlation(x: np.ndarray, y: np.ndarray) -> float:
     return float(np.corrcoef(x[both], y[both])[0, 1])
 
 
+def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the mean of a value per run and its 95 % interval by Student's t; the interval of one run is NaN."""
+    known = np.asarray([value for value in values if np.isfinite(value)], np.float64)
+    if len(known) == 0:
+        return float("nan"), float("nan"), float("nan")
+    mean = float(known.mean())
+    if len(known) == 1:
+        return mean, float("nan"), float("nan")
+    from scipy.stats import t
+
+    half = float(t.ppf(0.975, len(known) - 1) * known.std(ddof=1) / np.sqrt(len(known)))
+    return mean, mean - half, mean + half
+
+
 def fisher_mean(correlations: Sequence[float]) -> tuple[float, float, float]:
     """Return the mean of correlations over seeds and its 95 % interval: of z = atanh r (Fisher, 1921), with Student's t
     for the few seeds there are, turned back. The interval of fewer than two is NaN."""
-    z = np.arctanh(np.clip([r for r in correlations if np.isfinite(r)], -0.999999, 0.999999))
-    if len(z) == 0:
+    mean, low, high = np.tanh(mean_interval(np.arctanh(np.clip(correlations, -0.999999, 0.999999)).tolist())).tolist()
+    return mean, low, high
+
+
+def rank_correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return Spearman's rank correlation along the last axis of x and y [..., N], equal values sharing their mean rank.
+
+    What was never reached may be infinity: it ranks last. NaN for fewer than three pairs, or where all of x or y agree.
+    """
+    from scipy.stats import rankdata
+
+    x, y = np.broadcast_arrays(np.asarray(x, np.float64), np.asarray(y, np.float64))
+    if x.shape[-1] < 3:
+        return np.full(x.shape[:-1], np.nan)
+    x, y = (rankdata(each, axis=-1, nan_policy="raise") for each in (x, y))
+    x, y = x - x.mean(-1, keepdims=True), y - y.mean(-1, keepdims=True)
+    scale = np.sqrt(np.square(x).sum(-1) * np.square(y).sum(-1))
+    return np.divide((x * y).sum(-1), scale, out=np.full(scale.shape, np.nan), where=scale > 0)
+
+
+def bootstrap_interval(
+    statistic: Callable[[np.ndarray], np.ndarray], count: int, resamples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """Return the 95 % percentile interval of a statistic of `count` things drawn again with replacement (Efron, 1979).
+
+    Args:
+        statistic: from indices [resamples, count] to its values [resamples]; NaN (nothing can be said of such a draw)
+            is left out.
+    """
+    drawn = np.random.default_rng(seed).integers(0, count, (resamples, count))
+    values = np.asarray(statistic(drawn), np.float64)
+    values = values[np.isfinite(values)]
+    low, high = np.quantile(values, [0.025, 0.975]) if len(values) else (np.nan, np.nan)
+    return float(low), float(high)
+
+
+def pairs_interval(values: np.ndarray) -> tuple[float, float, float]:
+    """Return the mean over all pairs of runs of a value per pair and its 95 % interval.
+
+    Pairs share runs, so they are not independent: the standard error is the jackknife's, which leaves out one run and
+    with it all of its pairs (Arvesen, 1969), with Student's t for the few runs there are. NaN for fewer than three.
+
+    Args:
+        values: [R, R], symmetric; the diagonal is not used.
+    """
+    runs = len(values)
+    upper = np.triu_indices(runs, 1)
+    if runs < 2:
         return float("nan"), float("nan"), float("nan")
-    if len(z) == 1:
-        return float(np.tanh(z[0])), float("nan"), float("nan")
+    mean = float(values[upper].mean())
+    if runs < 3:
+        return mean, float("nan"), float("nan")
     from scipy.stats import t
 
-    half = t.ppf(0.975, len(z) - 1) * z.std(ddof=1) / np.sqrt(len(z))
-    return float(np.tanh(z.mean())), float(np.tanh(z.mean() - half)), float(np.tanh(z.mean() + half))
+    without = []
+    for run in range(runs):
+        rest = np.delete(np.delete(values, run, 0), run, 1)
+        without.append(rest[np.triu_indices(runs - 1, 1)].mean())
+    error = np.sqrt((runs - 1) / runs * np.square(np.array(without) - np.mean(without)).sum())
+    half = float(t.ppf(0.975, runs - 1) * error)
+    return mean, mean - half, mean + half

@@ -52,6 +52,12 @@ FURTHER_RESULT_TYPES = {  # of columns that may follow
     "seed": "int >= 0 or null",
     "update": "int >= 0 or null",
 }
+MEASURE_TYPES = {  # of the measures of pathways, one number a row
+    "checkpoint_path": "str",
+    "task_id": "name or null",  # null: of the network as a whole
+    "measure": "str",
+    "value": "float or null",
+}
 METRICS_COLUMNS = [  # of metrics.csv beside a checkpoint, all numbers; a metric of your own is one more column
     "update",
     "env_steps",
@@ -139,6 +145,11 @@ def read_result_rows(path: os.PathLike | str) -> Sequence[dict[str, str]]:
     return [*_read_results_table(path)[1]]
 
 
+def write_result_rows(path: os.PathLike | str, rows: Sequence[dict]) -> None:
+    """Write a results CSV anew, of rows as `read_result_rows` returns them; its columns are those of all rows."""
+    _write_csv(path, list(dict.fromkeys(name for row in rows for name in row)) or RESULT_COLUMNS, rows)
+
+
 def read_results(path: os.PathLike | str = RESULTS_PATH) -> "pd.DataFrame":
     """Read a results CSV, one row per checkpoint and task (`trial`, `seed` and `update` are nullable integers).
 
@@ -194,6 +205,25 @@ def upsert_result(path: os.PathLike | str, row: dict) -> None:
         else:
             rows.append(cells)
         _write_csv(path, columns, rows)
+
+
+def write_measures(path: os.PathLike | str, rows: Iterable[dict]) -> None:
+    """Write measures of pathways, one number a row (`MEASURE_TYPES`); NaN is an empty cell."""
+    _write_csv(path, [*MEASURE_TYPES], rows)
+
+
+def read_measures(path: os.PathLike | str) -> "pd.DataFrame":
+    """Read measures of pathways; no rows where there is no such file.
+
+    Raises:
+        ArtifactError: damaged, or something else.
+    """
+    problems: list[str] = []
+    columns, rows = _parse_csv(path, read_bytes(path), problems) if Path(path).exists() else ([*MEASURE_TYPES], [])
+    missing = [name for name in MEASURE_TYPES if name not in columns]
+    if missing:
+        raise ArtifactError(path, f"no measures of pathways: it has no column {missing[0]}; move it away or repair it")
+    return _frame(path, [*MEASURE_TYPES, *columns], rows, MEASURE_TYPES, problems)
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -20,6 +21,7 @@ from untrained import make_checkpoint, save
 import batch_eval
 from basics.errors import UserError
 from results import checkpoints, paths, routing_caches, tables
+from results.pathways import mean_routing
 
 ROOT = Path(__file__).parent.parent
 TASKS = ("BabyAI-GoToObj-v0", "BabyAI-GoToRedBallGrey-v0")
@@ -263,6 +265,26 @@ def test_the_same_trial_here_and_on_modal(batch):
     assert len(caches()) == 2 and len(rows()) == 2
 
 
+def test_rows_of_mixtures_tell_their_routing_and_pathways(batch):
+    save("checkpoints", max_steps=12)
+    save("checkpoints", trial=1, baseline=True, max_steps=12)
+    batch()
+    mixture, baseline = rows()
+    data = routing_caches.read_routing_cache(caches()[0])["routing_data"]
+    np.testing.assert_allclose(json.loads(mixture["routing"]), mean_routing(data), atol=2e-5)
+    shares = json.loads(mixture["pathways"])
+    assert sum(shares.values()) == pytest.approx(1, abs=1e-3) and all(len(name.split("-")) == 3 for name in shares)
+    assert baseline["routing"] == baseline["pathways"] == "" and mixture["normalize_lpc"] == "off"
+
+
+def test_own_pathways_are_a_lesion_of_their_own(batch):
+    save("checkpoints", max_steps=12)
+    batch()
+    assert to_evaluate(batch("--own_pathway", "0.3", "--skip_routing")[1]) == 1
+    assert to_evaluate(batch("--own_pathway", "0.3", "--skip_routing")[1]) == 0
+    assert tables.read_results("evaluation_results_lesions.csv")["lesion"].tolist() == ["own0.3"]
+
+
 def test_a_lesion_passes_over_baselines(batch):
     save("checkpoints", max_steps=12)
     save("checkpoints", trial=1, baseline=True, max_steps=12)
@@ -281,6 +303,7 @@ def test_lesions_have_their_own_rows_and_caches(batch):
     assert (Path("evaluation_results.csv").read_bytes(), Path(caches()[-1]).read_bytes()) == normal
     lesions = tables.read_results("evaluation_results_lesions.csv")
     assert lesions["lesion"].tolist() == ["0-2_1-2", "0-2_1-2_min0.1"]
+    assert "routing" not in lesions, "of a policy that is no longer whole"
     assert [Path(path).parent.name for path in caches()] == ["lesion_0-2_1-2", "lesion_0-2_1-2_min0.1", "trial_0"]
     assert routing_caches.read_routing_cache(caches()[0])["lesion"] == "0-2_1-2"
 

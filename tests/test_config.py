@@ -100,6 +100,8 @@ def test_old_configs_mean_what_the_program_did_then():
     config = legacy_config({"task_id": "t", "lang_dim": 16})
     assert config["obs_encoding"] == "raw" and config["lang_fusion"] == "concat" and config["seed"] is None
     assert config["lang_encoder"] == "distilbert-base-uncased" and config["lang_dim"] == 16
+    forms = [legacy_config({"normalize_lpc": value})["normalize_lpc"] for value in (False, True, "attached")]
+    assert forms == ["off", "detached", "attached"]
 
 
 def parsed(*flags, policy="mixture"):
@@ -127,7 +129,8 @@ def test_a_config_file_may_be_laid_out_as_config_yaml_or_come_from_a_checkpoint(
     ("flag", "text", "value"),
     [
         ("seed", "010", 10), ("seed", "null", None), ("lr", "1e-3", 1e-3), ("trial", "7", 7), ("lr", "3", 3.0),
-        ("normalize_lpc", "true", True), ("expert_hidden_sizes", "[0, 8]", [0, 8]), ("wandb_project", "null", None),
+        ("normalize_lpc", "true", "detached"), ("normalize_lpc", "attached", "attached"),
+        ("expert_hidden_sizes", "[0, 8]", [0, 8]), ("wandb_project", "null", None),
     ],
 )  # fmt: skip
 def test_flags_mean_what_they_look_like(flag, text, value):

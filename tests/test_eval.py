@@ -20,6 +20,7 @@ from policy.actor import GOLDEN, PolicyActor, split_mix, uniform_of
 from policy.agent import load_agent
 from results.checkpoints import load_checkpoint, save_checkpoint
 from results.eval_options import Lesion
+from results.pathways import mean_routing, same_pathway
 
 ROOT = Path(__file__).parent.parent
 TASK = "BabyAI-GoToLocal-v0"
@@ -324,11 +325,12 @@ def test_lesions_are_parsed_and_named():
     lesion = Lesion.parse("1:2, 0:2,1:2", 0.1)
     assert lesion == Lesion(((0, 2), (1, 2)), 0.1) and lesion.name == "0-2_1-2_min0.1"
     assert not Lesion.parse(None, None) and Lesion.parse(None, None).name == ""
-    assert Lesion.parse(None, 0.25).name == "min0.25"
+    assert Lesion.parse(None, 0.25).name == "min0.25" and Lesion.parse("0:2", None, 0.1).name == "0-2_own0.1"
 
 
 @pytest.mark.parametrize(
-    "flags", [("0", None), ("0:", None), ("a:b", None), ("", None), ("0:-1", None), (None, 0.0), (None, 1.5)]
+    "flags",
+    [("0", None), ("0:", None), ("a:b", None), ("", None), ("0:-1", None), (None, 0.0), (None, 1.5), (None, None, 1)],
 )
 def test_other_lesions_are_refused(flags):
     with pytest.raises(UserError, match="expected"):
@@ -377,6 +379,31 @@ def test_a_lesion_changes_what_is_used_and_what_it_costs():
     np.testing.assert_allclose(data.weights[1].sum(1), 1, atol=1e-6)
     assert lesioned.metrics["mean_lpc"] < whole.metrics["mean_lpc"]
     assert data.action.tolist() != whole.routing_data.action.tolist()
+
+
+def test_only_a_tasks_own_pathway_is_left():
+    agent = load_agent(make_checkpoint())
+    settings = {"max_steps": 20, "backend": "minigrid"}
+    routing = mean_routing(evaluate(agent, TASK, 4, **settings).routing_data)
+    threshold = float(np.sort(np.concatenate(routing))[3]) + 1e-4  # four of nine are below it
+    off = [(layer, expert) for layer, weights in enumerate(routing) for expert in np.flatnonzero(weights < threshold)]
+    assert len(off) == 4
+    own = evaluate(agent, TASK, 4, lesion=Lesion(own_pathway=threshold), **settings)
+    assert_same_evaluation(own, evaluate(agent, TASK, 4, lesion=Lesion(tuple(off)), **settings))
+    with pytest.raises(UserError, match="GRU without experts"):
+        evaluate(load_agent(make_checkpoint(baseline=True)), TASK, 2, lesion=Lesion(own_pathway=0.1), **settings)
+
+
+def test_along_the_bot_every_agent_sees_the_same_steps():
+    settings = {"max_steps": 60, "backend": "minigrid", "along_the_bot": True}
+    one, other = (evaluate(load_agent(make_checkpoint(seed)), TASK, 4, **settings) for seed in (0, 1))
+    bot = play(BotActor(), eval_env(num_episodes=4, max_steps=60, expert=True)).routing_data
+    for evaluation in (one, other):
+        assert evaluation.metrics["success_rate"] == evaluation.metrics["path_ratio"] == 1
+        for name in ("episode", "timestep", "position", "action"):
+            np.testing.assert_array_equal(getattr(evaluation.routing_data, name), getattr(bot, name))
+    assert not np.array_equal(one.routing_data.weights[0], other.routing_data.weights[0])
+    assert 0 <= same_pathway(one.routing_data, other.routing_data).min() < 1
 
 
 # ------------------------------------------------------------------------------------------------- agents and script

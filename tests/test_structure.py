@@ -17,7 +17,7 @@ FILES = sorted([*ROOT.glob("*.py"), *(path for package in PACKAGES for path in (
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in FILES}
 SCRIPTS = {
     "train", "train_mop", "eval_mop", "batch_eval", "modal_app", "study", "export_demos", "routing_viz",
-    "cross_task_viz", "report",
+    "cross_task_viz", "report", "pathways",
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from basics.config import _flag_value, load_keys
 from results import paths, tables
-from study import SCRIPTS, STUDIES, Run, shown_times, time_to
+from study import SCRIPTS, STUDIES, Run, chosen_variants, runs_of_seed, shown_times, time_to
 
 ROOT = Path(__file__).parent.parent
 TASK = "BabyAI-GoToObj-v0"
@@ -102,6 +102,21 @@ def test_every_variant_names_keys_that_its_script_takes(name):
             own[key].check(_flag_value(own[key], value))
 
 
+def test_networks_learn_all_levels_at_once_and_baselines_one_each():
+    study = STUDIES["pathways"]
+    tasks = [f"BabyAI-{level}-v0" for level in study.levels]
+    runs = runs_of_seed(study, chosen_variants(study, None), tasks, seed=3)
+    alone, together = [run for run in runs if not run.levels], [run for run in runs if run.levels]
+    assert [run.task_id for run in alone] == tasks and {run.variant.script for run in alone} == {"train.py"}
+    assert {run.levels for run in together} == {tuple(tasks)} and {run.task_id for run in together} == {"pathways"}
+    assert sorted({run.trial for run in runs}) == list(range(len(study.variants))) and {run.seed for run in runs} == {3}
+    chosen = chosen_variants(study, ["all three", "no price"])
+    assert [variant.name for variant in chosen.values()] == ["no price", "all three"]
+    levels = STUDIES["levels"]
+    runs = runs_of_seed(levels, chosen_variants(levels, None), tasks[:2], 0)
+    assert [(run.task_id, run.trial, run.levels) for run in runs] == [(t, v, ()) for t in tasks[:2] for v in range(3)]
+
+
 def test_how_soon_a_share_of_episodes_is_solved(tmp_path):
     rows = [{"update": 1, "env_steps": 1000, "success_rate": 0.5, "episodes": 70}]
     rows += [{"update": 2, "env_steps": 2000, "success_rate": 0.96, "episodes": 30}]
@@ -130,6 +145,7 @@ def test_no_two_variants_have_a_name_in_common():
         (["--seeds", "0"], "whole number >= 1"),
         (["--init_from", "study"], "takes no --init_from"),
         (["--task", TASK], "'--tasks'"),
+        (["--forms", "mixture, freed"], "Did you mean 'mixture, free'"),
     ],
 )
 def test_what_cannot_be_meant_is_said_before_anything_is_launched(tmp_path, flags, problem):

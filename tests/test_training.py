@@ -14,9 +14,10 @@ import torch
 from basics.config import load_keys
 from basics.errors import UserError, run_script
 from policy.agent import load_agent
+from policy.compiled.operations import cross_entropy
 from results import checkpoints, tables
 from training.imitation import ImitationTrainer
-from training.losses import lpc_penalty
+from training.losses import lpc_penalty, lpc_penalty_by_task
 from training.run import train, train_from_command_line
 from training.trainer import learning_rate
 
@@ -74,7 +75,9 @@ def test_another_seed_gives_other_numbers(tmp_path):
     assert (one / "metrics.csv").read_text() != (other / "metrics.csv").read_text()
 
 
-@pytest.mark.parametrize("changes", [{}, {"expert_dropout": 0.5, "lr_schedule": "constant", "normalize_lpc": True}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"expert_dropout": 0.5, "lr_schedule": "constant", "normalize_lpc": "attached"}]
+)
 def test_a_resumed_run_is_the_run_that_never_stopped(tmp_path, changes):
     config = config_for(tmp_path / "straight", num_updates=14, task_id="BabyAI-PutNextLocal-v0", **changes)
     train(config)
@@ -124,12 +127,64 @@ def test_routers_learn_at_their_own_rate(tmp_path):
         assert furthest == pytest.approx(0.0025 if ".router." in name else 0.01, rel=1e-2), name
 
 
+@pytest.mark.parametrize(
+    (
+        "form",
+        "penalty",
+        "by_lpc",
+        "by_ce",
+    ),  # of f(L, C) = a L / (C + e), by hand: df/dL = a / (C + e), df/dC = -f / (C + e)
+    [
+        ("off", 0.1, 1e-4, 0),
+        ("detached", 0.1 / 0.51, 1e-4 / 0.51, 0),
+        ("attached", 0.1 / 0.51, 1e-4 / 0.51, -0.1 / 0.51**2),
+    ],
+)
+def test_the_forms_of_the_penalty_and_their_gradients(form, penalty, by_lpc, by_ce):
+    lpc, ce = torch.tensor(1000.0, requires_grad=True), torch.tensor(0.5, requires_grad=True)
+    result = lpc_penalty(lpc, ce, {"lpc_alpha": 1e-4, "normalize_lpc": form, "lpc_epsilon": 0.01})
+    (result + 0 * ce).backward()
+    assert [result.item(), lpc.grad.item(), ce.grad.item()] == pytest.approx([penalty, by_lpc, by_ce])
+
+
+@pytest.mark.parametrize("form", ["detached", "attached"])
+def test_each_task_pays_by_its_own_loss(form):
+    generator = torch.Generator().manual_seed(0)
+    lpc = (1000 * torch.rand(5, 6, generator=generator)).requires_grad_()
+    logits = torch.randn(5, 6, 7, generator=generator).requires_grad_()
+    label = torch.randint(7, (5, 6), generator=generator)
+    task = np.array([0, 2, 2, 0, 2, 2])
+    config = {"lpc_alpha": 1e-4, "normalize_lpc": form, "lpc_epsilon": 0.01}
+    found = lpc_penalty_by_task(lpc, logits, label, task, config)
+    found.backward()
+    gradients = lpc.grad.clone(), torch.zeros_like(logits) if logits.grad is None else logits.grad.clone()
+    lpc.grad, logits.grad = None, None
+
+    expected = 0
+    for its in ([0, 3], [1, 2, 4, 5]):
+        ce = torch.nn.functional.cross_entropy(logits[:, its].flatten(0, 1), label[:, its].flatten())
+        ce = ce.detach() if form == "detached" else ce
+        expected = expected + len(its) / 6 * 1e-4 * lpc[:, its].mean() / (ce + 0.01)
+    (expected + 0 * logits.sum()).backward()
+    torch.testing.assert_close(found, expected)
+    for mine, theirs in zip(gradients, (lpc.grad, logits.grad), strict=True):
+        torch.testing.assert_close(mine, theirs)
+    alone = lpc_penalty_by_task(lpc, logits, label, np.zeros(6, int), config)
+    torch.testing.assert_close(alone, lpc_penalty(lpc.mean(), cross_entropy(logits, label)[0], config))
+
+
+def test_with_gradients_through_the_divisor_imitation_settles_above_zero():
+    lpc, ce = torch.tensor(1000.0), torch.tensor(0.9, requires_grad=True)
+    config = {"lpc_alpha": 1e-4, "normalize_lpc": "attached", "lpc_epsilon": 0.01}
+    for _ in range(2000):
+        (ce + lpc_penalty(lpc, ce, config)).backward()
+        with torch.no_grad():
+            ce -= 0.01 * ce.grad
+        ce.grad = None
+    assert ce.item() == pytest.approx(0.1**0.5 - 0.01, abs=1e-4)
+
+
 def test_losses_are_what_the_design_says(tmp_path):
-    lpc, ce = torch.tensor(1000.0), torch.tensor(0.5, requires_grad=True)
-    assert lpc_penalty(lpc, ce, {"lpc_alpha": 1e-4, "normalize_lpc": False}).item() == pytest.approx(0.1)
-    normalized = lpc_penalty(lpc, ce, {"lpc_alpha": 1e-4, "normalize_lpc": True, "lpc_epsilon": 0.01})
-    assert normalized.item() == pytest.approx(0.1 / 0.51)
-    assert not normalized.requires_grad
     train(config_for(tmp_path, num_updates=4, lpc_alpha=1e-3))
     row = metrics(tmp_path).iloc[-1]
     assert row.penalty == pytest.approx(1e-3 * row.mean_lpc, rel=1e-4)

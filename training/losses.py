@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,11 +28,40 @@ from training.rollout import Rollout
 def lpc_penalty(lpc: Tensor, ce: Tensor, config: Mapping[str, Any]) -> Tensor:
     """Return the penalty on LPC: `lpc_alpha * LPC`, or with `normalize_lpc` that over (CE + lpc_epsilon).
 
-    The cross-entropy in the denominator only scales the penalty (eq. 2 of arXiv 2506.02813); no gradient flows into it,
-    or the policy could lower the penalty by imitating worse.
+    The quotient is eq. 2 of arXiv 2506.02813: the better the task is solved, the more the experts cost. Two forms:
+
+    - `attached`, as the paper's code has it: gradients flow through the divisor too, so imitating worse lowers the
+      penalty. At a given LPC the loss CE + a LPC / (CE + e) then no longer falls with CE below
+      CE = sqrt(a LPC) - e, where its derivative 1 - a LPC / (CE + e)^2 changes its sign: there imitation settles, at
+      0.17 nats for the mixture's largest LPC of 3072, a = 1e-5 and e = 0.01.
+    - `detached`: the divisor is a number that only scales the penalty; imitation is never made worse on purpose.
     """
     penalty = config["lpc_alpha"] * lpc
-    return penalty / (ce.detach() + config["lpc_epsilon"]) if config["normalize_lpc"] else penalty
+    if config["normalize_lpc"] == "off":
+        return penalty
+    return penalty / ((ce.detach() if config["normalize_lpc"] == "detached" else ce) + config["lpc_epsilon"])
+
+
+def lpc_penalty_by_task(
+    lpc: Tensor, logits: Tensor, label: Tensor, task: np.ndarray, config: Mapping[str, Any]
+) -> Tensor:
+    """Return the mean over environments of the penalty on LPC, each task's divided by its own cross-entropy.
+
+    So experts cost more on the tasks that the network has solved than on those that it has not: that is what may send
+    hard tasks along costly pathways. (The paper's code sums over tasks, which is the same up to a factor.)
+
+    Args:
+        lpc: [T, N].
+        logits: [T, N, A].
+        label: int64 [T, N].
+        task: int64 [N], which task each environment runs.
+    """
+    parts = []
+    for number in np.unique(task):
+        its = torch.from_numpy(np.flatnonzero(task == number)).to(lpc.device)
+        ce, _ = cross_entropy(logits.index_select(1, its), label.index_select(1, its))
+        parts.append(len(its) / len(task) * lpc_penalty(mean(lpc.index_select(1, its)), ce, config))
+    return sum(parts[1:], parts[0])
 
 
 def imitation_losses(
@@ -103,8 +133,12 @@ def _further_losses(
     """
     lpc, penalty = ce.new_tensor(math.nan), ce.new_zeros(())
     if output.routing:
-        lpc = mean(compute_lpc(output.routing, policy.expert_costs))
-        penalty = lpc_penalty(lpc, ce, config)
+        lpc_of_steps = compute_lpc(output.routing, policy.expert_costs)
+        lpc = mean(lpc_of_steps)
+        if config["normalize_lpc"] == "off" or rollout.task.max() == 0:
+            penalty = lpc_penalty(lpc, ce, config)
+        else:
+            penalty = lpc_penalty_by_task(lpc_of_steps, output.logits, rollout.label, rollout.task, config)
     losses = {"penalty": penalty}
     if output.due is not None and config["aux_weight"] > 0:
         losses["aux"] = config["aux_weight"] * negative_log_likelihood(output.due, rollout.due)

@@ -50,6 +50,7 @@ class Rollout(NamedTuple):
         state: the policy's state before the first step.
         rule: the expert dropout that the steps were walked with, if any.
         policy: what walked them, with the weights it had.
+        task: which of the tasks each environment runs, int64 [N].
     """
 
     observation: Tensor
@@ -65,6 +66,7 @@ class Rollout(NamedTuple):
     state: list[Tensor]
     rule: ExpertDropout | None
     policy: RecurrentPolicy | PackedPolicy
+    task: np.ndarray
 
     def unroll(self, policy: RecurrentPolicy | PackedPolicy, missions: MissionFeatures) -> PolicyOutput:
         """Let a packed policy run along these steps, with its own features of the missions, row by row as here."""
@@ -79,6 +81,7 @@ class Rollout(NamedTuple):
             **{name: None if steps is None else steps[:, envs] for name, steps in chosen.items()},
             state=[layer[envs] for layer in self.state],
             rule=None if self.rule is None else self.rule.of(envs),
+            task=self.task[envs.cpu().numpy()],
         )
 
 

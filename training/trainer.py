@@ -159,7 +159,7 @@ class Trainer:
         )
         heads = (torch.stack([output.logits for output in outputs]), stacked([output.value for output in outputs]))
         walk = (seen, missions, told, going_on, labels, due_labels, *heads, actions, rewards)
-        return Rollout(*walk, before, rule, policy)
+        return Rollout(*walk, before, rule, policy, self.env.task_of_env)
 
     def learn(self, rollout: Rollout) -> None:
         """Learn from a rollout: one update."""
