@@ -67,7 +67,9 @@ def mixture(name: str, **flags) -> Variant:
 
 def setting(name: str, **flags) -> Variant:
     """Return a mixture that differs in `flags` from the study of settings' reference, which config.yaml once was."""
-    return mixture(name, **({"num_envs": 16, "lr": 3e-3, "train_lang_proj": "true"} | flags))
+    reference = {"num_envs": 16, "lr": 3e-3, "train_lang_proj": "true"}
+    reference |= {"lang_fusion": "attention", "lang_encoder": "distilbert-base-uncased"}
+    return mixture(name, **(reference | flags))
 
 
 class Study(NamedTuple):

@@ -94,10 +94,10 @@ def main(folder: Path) -> None:
         results[f"{name} metrics"] = digest(metrics.to_csv().encode())
         evaluation = evaluate(load_agent(checkpoint), task_id, 12, num_envs=5, max_steps=30, backend="minigrid")
         results[f"{name} evaluation"] = repr(evaluation.metrics)
-        sampled = evaluate(
+        _, sampled = evaluate(
             load_agent(checkpoint), TASK, 12, num_envs=5, max_steps=30, backend="minigrid", sampled=True
-        ).metrics
-        results[f"{name} sampled"] = repr(sampled)
+        )
+        results[f"{name} sampled"] = digest(sampled.action.tobytes())
         header = {"checkpoint_path": "", "evaluated_at": "", "metrics": evaluation.metrics}
         write_routing_cache(folder / name / "routing_data.json", header, evaluation.routing_data)
         results[f"{name} cache"] = digest((folder / name / "routing_data.json").read_bytes())

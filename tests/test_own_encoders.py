@@ -76,6 +76,15 @@ def test_the_policy_is_told_the_parsers_numbers_as_they_are():
     assert not language.requires_grad and agent.lang_dim == 167
 
 
+def test_a_run_begins_with_the_words_of_another(tmp_path):
+    train(config_for(tmp_path, "words"))
+    start = str(paths.checkpoint_path(tmp_path, TASK, 0))
+    trainer = Trainer(config_for(tmp_path, "words", init_from=start, seed=5))
+    trainer.start()
+    for name, weights in trainer.agent.state_dicts().items():
+        assert all(torch.equal(tensor, final(tmp_path)[name][key]) for key, tensor in weights.items()), name
+
+
 def test_what_reads_words_is_trained_and_is_in_the_checkpoint(tmp_path):
     train(config_for(tmp_path, "words"))
     checkpoint, before = final(tmp_path), Trainer(config_for(tmp_path, "words")).agent.state_dicts()

@@ -17,6 +17,7 @@ from eval_mop import evaluate
 from policy.agent import load_agent
 from policy.observation import observation_vector
 from results.checkpoints import load_checkpoint, save_checkpoint
+from results.tables import read_metrics, read_metrics_by_task
 from training.imitation import ImitationTrainer
 from training.ppo import PPOTrainer, generalized_advantages
 from training.run import train
@@ -68,8 +69,9 @@ def test_with_lambda_1_advantages_are_returns_less_what_was_expected():
 def test_an_update_is_what_plain_pytorch_makes_of_the_same_rollout(tmp_path, policy, changes):
     """The whole update, gradient step by gradient step, by the policy's definition, torch.distributions and
     torch.optim.Adam."""
+    numbers = {"reward_scale": 20.0, "entropy_coef": 0.01, "update_epochs": 3, "num_minibatches": 2}
     config = ppo_config(
-        tmp_path, policy, num_updates=5, num_envs=24, unroll_len=20, update_epochs=3, backend="fast", **changes
+        tmp_path, policy, num_updates=5, num_envs=24, unroll_len=20, backend="fast", **numbers, **changes
     )
     trainer = PPOTrainer(config)
     trainer.start()
@@ -288,6 +290,16 @@ def test_the_bots_labels_are_learned_beside_reward_where_that_is_wanted(tmp_path
     assert ce[1.0] < ce[0.0] - 0.2
 
 
+def test_several_tasks_are_learned_from_reward_side_by_side(tmp_path):
+    tasks = ["BabyAI-GoToObj-v0", "BabyAI-GoToRedBall-v0"]
+    train(ppo_config(tmp_path, task_id="Two", tasks=tasks, num_updates=4, num_envs=8, backend="fast", log_interval=4))
+    run = run_folder(tmp_path, "Two")
+    rows, row = read_metrics_by_task(run / "metrics_by_task.csv"), read_metrics(run / "metrics.csv").iloc[-1]
+    assert rows["task_id"].tolist() == tasks and rows["env_steps"].tolist() == [4 * 4 * 8] * 2
+    assert rows["episodes"].sum() == row.episodes
+    assert rows["mean_lpc"].mean() > 0 and rows["ce"].mean() == pytest.approx(row.ce, rel=0.1)
+
+
 def test_minibatches_must_come_out_even(tmp_path):
     with pytest.raises(UserError, match="num_envs is 5, expected a multiple of num_minibatches, 2"):
         train(ppo_config(tmp_path, num_envs=5))
@@ -332,6 +344,22 @@ def test_reward_begins_where_imitation_ended_and_the_other_way_round(tmp_path, i
     again.env.close()
     assert again.agent.policy.state_dict().keys() == checkpoint["policy_state_dict"].keys()
     assert torch.equal(again.agent.policy.state_dict()["head.weight"], learned["policy_state_dict"]["head.weight"])
+
+
+def test_words_that_were_learned_are_begun_with(tmp_path):
+    words = {"lang_encoder": "words", "lang_fusion": "matching"}
+    train(config_for(tmp_path, num_updates=2, **words))
+    path = run_folder(tmp_path) / "checkpoint_final.pt"
+    trainer = PPOTrainer(ppo_config(tmp_path, init_from=str(path), seed=5, **words))
+    assert not torch.equal(
+        trainer.agent.words.embedding.weight, load_checkpoint(path)["words_state_dict"]["embedding.weight"]
+    )
+    trainer.start()
+    before = trainer.agent.words.embedding.weight.detach().clone()
+    assert torch.equal(before, load_checkpoint(path)["words_state_dict"]["embedding.weight"])
+    trainer.learn(trainer.collect())
+    trainer.env.close()
+    assert not torch.equal(trainer.agent.words.embedding.weight, before), "they go on learning"
 
 
 def test_a_resumed_run_does_not_begin_again_with_init_from(tmp_path, imitated):

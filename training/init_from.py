@@ -38,12 +38,9 @@ def begin_with(path: str, agent: Agent, config: Mapping[str, Any]) -> None:
         own, weights = agent.policy.state_dict(), checkpoint["policy_state_dict"]
         weights = {name: weight for name, weight in weights.items() if name in own or not name.startswith(VALUE_HEAD)}
         weights |= {name: own[name] for name in own if name.startswith(VALUE_HEAD) and name not in weights}
-        checkpoints.check_shapes(weights, own)
-        checkpoints.check_shapes(checkpoint["lang_proj_state_dict"], agent.lang_proj.state_dict())
+        agent.load_state_dicts(checkpoint | {"policy_state_dict": weights})
     except UserError as error:
         raise UserError(f"init_from: {path}: {error}") from None
-    agent.policy.load_state_dict(weights)
-    agent.lang_proj.load_state_dict(checkpoint["lang_proj_state_dict"])
 
 
 def _comparable(name: str, value: Any) -> Any:
