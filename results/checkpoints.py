@@ -66,7 +66,7 @@ def trained_tasks(path: os.PathLike | str) -> list[str] | None:
     try:
         for opcode, value, _ in pickletools.genops(rest):  # tells what stands there, and executes nothing
             if opcode.name == "BINUNICODE":
-                names.append(value)
+                names.append(str(value))
             elif opcode.name in ("NONE", "APPEND", "APPENDS"):
                 return names if names and all(map(is_name, names)) else None
             elif opcode.name not in ("BINPUT", "LONG_BINPUT", "EMPTY_LIST", "MARK"):

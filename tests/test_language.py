@@ -122,6 +122,12 @@ def test_without_a_fallback_a_missing_encoder_is_an_error():
         find_encoder("nobody/no-such-model", "not-a-package")
 
 
+def test_a_mistyped_encoder_without_a_model_is_told_its_name(capsys):
+    assert find_encoder("word", PACKAGE)[0] == PACKAGE and "Did you mean 'words'?" in capsys.readouterr().err
+    with pytest.raises(UserError, match="Did you mean 'parser'"):
+        find_encoder("parse")
+
+
 def test_mission_table_numbers_and_grows():
     table = MissionTable(SentenceEncoder(PACKAGE))
     missions = [f"go to the red ball {i}" for i in range(70)]
