@@ -290,9 +290,27 @@ def test_the_bots_labels_are_learned_beside_reward_where_that_is_wanted(tmp_path
     assert ce[1.0] < ce[0.0] - 0.2
 
 
+def test_a_part_of_a_rollout_is_whole_unrolls_of_its_environments(tmp_path):
+    tasks = ["BabyAI-GoToObj-v0", "BabyAI-GoToRedBall-v0"]
+    trainer = PPOTrainer(ppo_config(tmp_path, task_id="Two", tasks=tasks, num_envs=8, expert_dropout=0.5))
+    trainer.start()
+    rollout = trainer.collect()
+    trainer.env.close()
+    envs = torch.tensor([6, 1, 3])
+    part = rollout.of(envs)
+    for name in ("observation", "mission", "not_done", "label", "due", "logits", "value", "action", "reward"):
+        assert torch.equal(getattr(part, name), getattr(rollout, name)[:, envs]), name
+    assert part.task.tolist() == [rollout.task[env] for env in (6, 1, 3)] and set(rollout.task) == {0, 1}
+    assert all(torch.equal(layer, whole[envs]) for layer, whole in zip(part.state, rollout.state, strict=True))
+    assert all(
+        torch.equal(layer, whole[:, envs]) for layer, whole in zip(part.rule.noise, rollout.rule.noise, strict=True)
+    )
+
+
 def test_several_tasks_are_learned_from_reward_side_by_side(tmp_path):
     tasks = ["BabyAI-GoToObj-v0", "BabyAI-GoToRedBall-v0"]
-    train(ppo_config(tmp_path, task_id="Two", tasks=tasks, num_updates=4, num_envs=8, backend="fast", log_interval=4))
+    sizes = {"num_updates": 4, "num_envs": 8, "log_interval": 4, "backend": "fast"}
+    train(ppo_config(tmp_path, task_id="Two", tasks=tasks, normalize_lpc="detached", **sizes))
     run = run_folder(tmp_path, "Two")
     rows, row = read_metrics_by_task(run / "metrics_by_task.csv"), read_metrics(run / "metrics.csv").iloc[-1]
     assert rows["task_id"].tolist() == tasks and rows["env_steps"].tolist() == [4 * 4 * 8] * 2
