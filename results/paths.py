@@ -12,7 +12,8 @@ from pathlib import Path
 from basics.config import is_name, shown
 from basics.errors import UserError
 
-CHECKPOINT_ROOTS = ("checkpoints", "modal_checkpoints")
+PUBLISHED = "published"  # checkpoints that come with the program, and their own results CSV
+CHECKPOINT_ROOTS = ("checkpoints", "modal_checkpoints", PUBLISHED)
 RESULTS_PATH = "evaluation_results.csv"
 CACHE_DIR = "evaluation_cache"
 PLOTS_DIR = "plots"
