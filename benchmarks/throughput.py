@@ -340,7 +340,7 @@ def measure_fresh_levels(task_id: str, rounds: int, seconds: float) -> str:
     repeated = FastTrainer(config)
     remembered = RememberedLevels(task_id)
     assert isinstance(repeated.trainer.env, FastBabyAIVectorEnv)
-    repeated.trainer.env.generators[0] = remembered
+    repeated.trainer.env.generators = [remembered]
     repeated.trainer.start()
     without, with_encoder = (FastTrainer(config | {"train_levels": None, "trial": 1}) for _ in range(2))
     embedding = np.zeros((1, without.trainer.agent.missions.encoder.embed_dim), np.float32)

@@ -216,10 +216,10 @@ def classifier_accuracy(signatures: np.ndarray, task: np.ndarray, folds: int = 5
         task: int [N], 0 to K - 1.
     """
     fold = np.random.default_rng(seed).permutation(len(task)) % folds
-    classes = np.unique(task)
     correct = 0
     for held_out in range(folds):
         learned, asked = fold != held_out, fold == held_out
+        classes = np.unique(task[learned])  # of very few episodes, a task may have none to learn from
         means = np.stack([signatures[learned & (task == each)].mean(0) for each in classes])
         within = signatures[learned] - means[np.searchsorted(classes, task[learned])]
         covariance = within.T @ within / max(1, len(within) - len(classes))

@@ -150,6 +150,7 @@ def test_the_classifier_is_discriminant_analysis_and_its_null_is_chance():
     weights = generator.dirichlet([1, 1, 1], 200)  # which add up to 1: a covariance without an inverse
     assert 0.1 < pathways.classifier_accuracy(weights, task) < 0.45
     assert pathways.classifier_accuracy(np.repeat(np.eye(4), 50, 0), np.repeat(np.arange(4), 50)) == 1
+    assert pathways.classifier_accuracy(np.eye(4), np.arange(4)) == 0, "nothing is known of a task never met before"
 
 
 def test_distance_of_distributions_and_the_tree_of_tasks():
