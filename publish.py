@@ -7,12 +7,15 @@ needs; it is evaluated on 512 levels, greedily and by sampled actions, and its r
 published/evaluation_results.csv. Publishing again replaces both.
 """
 
+import io
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
-from basics.config import Parser, tasks_of
+from basics.config import Parser
 from basics.errors import UserError, run_script, say
+from basics.files import atomic_write
 from results import paths
 
 HERE = Path(__file__).parent
@@ -23,6 +26,16 @@ def published(checkpoint: dict) -> dict:
     """Return what of a checkpoint is published: all but the state that resuming needs."""
     config = checkpoint["config"] | {"checkpoint_dir": paths.PUBLISHED}
     return {name: part for name, part in checkpoint.items() if name != "resume_state"} | {"config": config}
+
+
+def deflate(path: Path) -> None:
+    """Compress a checkpoint, which is a zip archive that torch.save leaves as large as it is; torch.load reads both."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(path) as whole, zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as small:
+        for entry in whole.infolist():
+            small.writestr(entry.filename, whole.read(entry))
+    with atomic_write(path, "wb") as file:
+        file.write(buffer.getbuffer())
 
 
 def main() -> int:
@@ -46,7 +59,8 @@ def main() -> int:
     for task_id, checkpoint in chosen.items():
         path = paths.checkpoint_path(paths.PUBLISHED, task_id, arguments.trial)
         save_checkpoint(path, published(checkpoint))
-        say(f"saved {path}, {path.stat().st_size / 1e6:.2f} MB, trained on {', '.join(tasks_of(checkpoint['config']))}")
+        deflate(path)
+        say(f"saved {path}, {path.stat().st_size / 1e6:.2f} MB")
     command = [sys.executable, str(HERE / "batch_eval.py"), "--checkpoint_dir", paths.PUBLISHED]
     command += ["--results_path", str(Path(paths.PUBLISHED) / paths.RESULTS_PATH), "--skip_routing", "--sampled"]
     return subprocess.run([*command, "--num_episodes", str(NUM_EPISODES)]).returncode
