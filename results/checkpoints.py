@@ -257,8 +257,10 @@ def _numpy_stand_ins() -> list:
 
 
 def _check_archive(path: os.PathLike | str, content: bytes) -> None:
-    """Raise an ArtifactError unless a zip archive (a checkpoint is one) is whole, and hardly larger inside than outside:
-    PyTorch compresses nothing, `publish.py` does."""
+    """Raise an ArtifactError unless a zip archive (a checkpoint is one) is whole, and hardly larger inside than outside.
+
+    PyTorch compresses nothing; `publish.py` does.
+    """
     try:
         members = zipfile.ZipFile(io.BytesIO(content)).infolist()
     except _ZIP_ERRORS:
