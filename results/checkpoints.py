@@ -257,7 +257,7 @@ def _numpy_stand_ins() -> list:
 
 
 def _check_archive(path: os.PathLike | str, content: bytes) -> None:
-    """Raise an ArtifactError unless a zip archive (a checkpoint is one) is whole, and hardly larger inside than outside.
+    """Raise an ArtifactError unless a zip archive (a checkpoint is one) is whole, and hardly larger inside than out.
 
     PyTorch compresses nothing; `publish.py` does.
     """
