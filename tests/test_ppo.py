@@ -28,7 +28,7 @@ TASK = "BabyAI-GoToObj-v0"
 def ppo_config(folder, policy="mixture", **changes):
     defaults = {name: key.default for name, key in load_keys(policy, "ppo").items()}
     own = {"objective": "ppo", "num_envs": 4, "unroll_len": 8, "num_minibatches": 2, "num_updates": 6} | changes
-    return defaults | config_for(folder, policy) | {name: defaults[name] for name in ("lr", "max_grad_norm")} | own
+    return defaults | config_for(folder, policy) | {name: defaults[name] for name in ("lr", "max_grad_norm", "aux_weight")} | own
 
 
 # ------------------------------------------------------------------------------------------------------------ formulas
@@ -158,7 +158,7 @@ class Toy:
 
     def __init__(self, env, delay):
         self.env, self.delay, self.num_envs = env, delay, env.num_envs
-        self.next_episode = env.next_episode
+        self.next_episode, self.task_of_env = env.next_episode, env.task_of_env
         self.chooser = np.random.default_rng(0)
 
     def reset(self, seed):
