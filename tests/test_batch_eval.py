@@ -244,7 +244,9 @@ def test_selection(batch):
 
 
 def test_no_checkpoints_at_all(batch):
-    with pytest.raises(UserError, match=r"no checkpoints under checkpoints or modal_checkpoints: train_mop.py"):
+    with pytest.raises(
+        UserError, match=r"no checkpoints under checkpoints or modal_checkpoints or published: train_mop.py"
+    ):
         batch()
 
 

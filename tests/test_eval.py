@@ -145,7 +145,8 @@ def test_the_same_actions_as_a_plain_loop_over_the_definition():
             direction = np.eye(4)[observation["direction"]]
             features = np.concatenate([observation["image"].flatten(), direction, [env.carrying is not None]])
             with torch.no_grad():
-                logits, state, routing, _ = agent.policy(torch.tensor(features[None]).float(), language, state)
+                output = agent.policy(torch.tensor(features[None]).float(), language, state)
+            logits, state, routing = output.logits, output.state, output.routing
             assert data[entry]["position"] == [int(x) for x in env.agent_pos]
             assert data[entry]["action"] == int(logits.argmax())
             np.testing.assert_allclose(data[entry]["layer_routing"]["layer_2"], routing[2][0], atol=1e-5)

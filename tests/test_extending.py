@@ -90,7 +90,7 @@ def test_a_recipe_trains_resumes_evaluates_and_is_drawn(recipes, capsys, setting
     if "balance" in settings["extensions"]:
         assert metrics["balance"].gt(0).all() and metrics["routing_entropy"].between(0, 1.6).all()
         assert metrics["loss"].to_numpy() == pytest.approx(
-            (metrics["ce"] + metrics["penalty"] + metrics["balance"]).to_numpy(), rel=1e-5
+            (metrics["ce"] + metrics["aux"] + metrics["penalty"] + metrics["balance"]).to_numpy(), rel=1e-5
         )
         assert 0 <= evaluation.metrics["switches_per_step"] <= 1
 

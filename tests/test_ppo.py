@@ -28,7 +28,12 @@ TASK = "BabyAI-GoToObj-v0"
 def ppo_config(folder, policy="mixture", **changes):
     defaults = {name: key.default for name, key in load_keys(policy, "ppo").items()}
     own = {"objective": "ppo", "num_envs": 4, "unroll_len": 8, "num_minibatches": 2, "num_updates": 6} | changes
-    return defaults | config_for(folder, policy) | {name: defaults[name] for name in ("lr", "max_grad_norm", "aux_weight")} | own
+    return (
+        defaults
+        | config_for(folder, policy)
+        | {name: defaults[name] for name in ("lr", "max_grad_norm", "aux_weight")}
+        | own
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------ formulas

@@ -188,7 +188,7 @@ def test_losses_are_what_the_design_says(tmp_path):
     train(config_for(tmp_path, num_updates=4, lpc_alpha=1e-3))
     row = metrics(tmp_path).iloc[-1]
     assert row.penalty == pytest.approx(1e-3 * row.mean_lpc, rel=1e-4)
-    assert row.loss == pytest.approx(row.ce + row.penalty, rel=1e-5)
+    assert row.loss == pytest.approx(row.ce + row.penalty + row.aux, rel=1e-5)
     assert row.env_steps == 4 * 4 * 8
 
 
@@ -255,7 +255,7 @@ def test_learning_rate_schedules():
 
 
 def test_learning_lowers_the_loss(tmp_path):
-    train(config_for(tmp_path, num_updates=40, num_envs=8, unroll_len=16, log_interval=10, lr=3e-3, lpc_alpha=0.0))
+    train(config_for(tmp_path, num_updates=60, num_envs=8, unroll_len=16, log_interval=10, lr=3e-3, lpc_alpha=0.0))
     table = metrics(tmp_path)
     assert table.ce.iloc[-1] < 0.75 * table.ce.iloc[0]
     assert table.accuracy.iloc[-1] > table.accuracy.iloc[0] + 0.05
@@ -372,6 +372,6 @@ def test_help_tells_every_key_of_the_script(script):
     own = load_keys("mixture" if script == "train_mop.py" else "baseline")
     for name in load_keys():
         assert (f"--{name} VALUE" in shown) == (name in own), name
-    assert f"default {own['lr'].default:g}]" in " ".join(shown.split())
+    assert f"default {own['lr'].default:g}, with objective ppo" in " ".join(shown.split())
     for heading in ("How to learn:", "What is written down:", f"({script}):"):  # grouped as config.yaml is
         assert heading in shown
