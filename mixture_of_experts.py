@@ -88,7 +88,8 @@ class MoELayer(nn.Module):
         Returns:
             output [B, size], state, the router's weights [B, E], and the weights used [B, E].
         """
-        router_state, *expert_states = state.split(self.state_sizes, dim=-1)
+        parts = [part.contiguous() for part in state.split(self.state_sizes, dim=-1)]  # as a GPU's GRUs need them
+        router_state, *expert_states = parts
         routing, router_state = self.router(inputs, router_state)
         used = routing if rule is None else rule(layer, routing, t)
         results = [expert(inputs, state) for expert, state in zip(self.experts, expert_states, strict=True)]
