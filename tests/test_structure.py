@@ -95,6 +95,18 @@ def test_what_is_compiled_takes_constants_only_from_what_the_digest_covers():
             assert others <= {"basics", "basics.compiler_cache", "basics.errors"}, module
 
 
+def test_loops_over_numbers_are_compiled():
+    """Without the compiler's decorator a loop is as right, and a hundred times slower: no other test would notice."""
+    for path in (ROOT / "policy" / "compiled").glob("*.py"):
+        for function in ast.parse(path.read_text(encoding="utf-8")).body:
+            inside = list(ast.walk(function))
+            loops = [node.iter for node in inside if isinstance(node, ast.For) and isinstance(node.iter, ast.Call)]
+            is_loop = any(isinstance(loop.func, ast.Name) and loop.func.id == "range" for loop in loops)
+            writes_code = any(isinstance(node, ast.FunctionDef) and node.decorator_list for node in inside)
+            if isinstance(function, ast.FunctionDef) and is_loop:
+                assert writes_code, f"{path.name}: {function.name} is not compiled"
+
+
 def test_a_changed_constant_is_compiled_in(tmp_path):
     """The compiled bot gives up where minigrid's does, also after PLAN_LIMIT was changed and code compiled before."""
     for name in ("basics", "fast_babyai", "policy"):

@@ -22,16 +22,16 @@ def initialise(module: nn.Module) -> None:
     hidden units; an embedding's in [-1, 1). Other parameters stay as they are.
     """
     for layer in module.modules():
-        if isinstance(layer, nn.Linear | nn.RNNBase | nn.Embedding):
-            n = (
-                1
-                if isinstance(layer, nn.Embedding)
-                else layer.hidden_size
-                if isinstance(layer, nn.RNNBase)
-                else layer.in_features
-            )
-            for parameter in layer.parameters(recurse=False):
-                parameter.copy_((2 * torch.rand(parameter.shape) - 1) / n**0.5)
+        if isinstance(layer, nn.Linear):
+            n = layer.in_features
+        elif isinstance(layer, nn.RNNBase):
+            n = layer.hidden_size
+        elif isinstance(layer, nn.Embedding):
+            n = 1
+        else:
+            continue
+        for parameter in layer.parameters(recurse=False):
+            parameter.copy_((2 * torch.rand(parameter.shape) - 1) / n**0.5)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

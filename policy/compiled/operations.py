@@ -9,7 +9,7 @@ import torch
 from numba import njit
 from torch import Tensor, nn
 
-from policy.compiled.kernels import exp, log, sigmoid
+from policy.compiled.kernels import NORM_EPSILON, exp, log, sigmoid
 from policy.compiled.products import add_product
 
 SMALLEST = np.float32(1e-12)  # probability, for logarithms
@@ -109,7 +109,7 @@ class _LayerNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, inputs):
         ctx.normal, ctx.scale = torch.empty(inputs.shape), np.empty(len(inputs), np.float32)
-        _layer_norm(inputs.contiguous().numpy(), np.float32(1e-5), ctx.normal.numpy(), ctx.scale)
+        _layer_norm(inputs.contiguous().numpy(), NORM_EPSILON, ctx.normal.numpy(), ctx.scale)
         return ctx.normal
 
     @staticmethod
@@ -127,20 +127,26 @@ def layer_norm(inputs: Tensor) -> Tensor:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _exponentials(logits, result):
+    """Fill `result` [A] with e**(logits - the largest); return which that is (the first of equals), and their sum."""
+    largest, total = 0, np.float32(0)
+    for a in range(1, logits.size):
+        if logits[a] > logits[largest]:
+            largest = a
+    for a in range(logits.size):
+        result[a] = exp(logits[a] - logits[largest])
+        total += result[a]
+    return largest, total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _cross_entropy(logits, label, probability):
     """Fill `probability` [R, A] with the softmax of the logits; return the mean cross-entropy, and how many of the
     largest logits (the first of equals) are the label's."""
     total, correct = 0.0, 0
     for r in range(logits.shape[0]):
-        largest = 0
-        for a in range(1, logits.shape[1]):
-            if logits[r, a] > logits[r, largest]:
-                largest = a
+        largest, partition = _exponentials(logits[r], probability[r])
         correct += largest == label[r]
-        partition = np.float32(0)
-        for a in range(logits.shape[1]):
-            probability[r, a] = exp(logits[r, a] - logits[r, largest])
-            partition += probability[r, a]
         for a in range(logits.shape[1]):
             probability[r, a] /= partition
         total += log(partition) - (logits[r, label[r]] - logits[r, largest])
@@ -184,14 +190,10 @@ def cross_entropy(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
 def _log_prob(logits, action, log_softmax, chosen, entropy):
     """Fill `log_softmax` [R, A], what it is of the actions [R], and the entropy [R]."""
     for r in range(logits.shape[0]):
-        largest, partition = logits[r, 0], np.float32(0)
-        for a in range(logits.shape[1]):
-            largest = max(largest, logits[r, a])
-        for a in range(logits.shape[1]):
-            partition += exp(logits[r, a] - largest)
+        largest, partition = _exponentials(logits[r], log_softmax[r])
         log_partition, total = log(partition), np.float32(0)
         for a in range(logits.shape[1]):
-            log_softmax[r, a] = logits[r, a] - largest - log_partition
+            log_softmax[r, a] = logits[r, a] - logits[r, largest] - log_partition
             total -= exp(log_softmax[r, a]) * log_softmax[r, a]
         chosen[r] = log_softmax[r, action[r]]
         entropy[r] = total
@@ -275,16 +277,12 @@ def normalized(values: Tensor, epsilon: float = 1e-8) -> Tensor:
     return (values - average) / (variance**0.5 + epsilon)
 
 
+@njit(cache=True, nogil=True, error_model="numpy")
 def _add_measures(logits, label, lpc, sums):
+    exponentials = np.empty(logits.shape[2], np.float32)
     for t in range(logits.shape[0]):
         for n in range(logits.shape[1]):
-            largest = 0
-            for a in range(1, logits.shape[2]):
-                if logits[t, n, a] > logits[t, n, largest]:
-                    largest = a
-            partition = np.float32(0)
-            for a in range(logits.shape[2]):
-                partition += exp(logits[t, n, a] - logits[t, n, largest])
+            largest, partition = _exponentials(logits[t, n], exponentials)
             sums[n, 0] += largest == label[t, n]
             sums[n, 1] += log(partition) - (logits[t, n, label[t, n]] - logits[t, n, largest])
             sums[n, 2] += lpc[t, n]
@@ -410,16 +408,13 @@ def mean(values: Tensor) -> Tensor:
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _sample(logits, uniform, chosen):
+    exponentials = np.empty(logits.shape[1], np.float32)
     for b in range(logits.shape[0]):
-        largest, total = logits[b, 0], np.float32(0)
-        for a in range(logits.shape[1]):
-            largest = max(largest, logits[b, a])
-        for a in range(logits.shape[1]):
-            total += exp(logits[b, a] - largest)
+        _, total = _exponentials(logits[b], exponentials)
         threshold, reached = uniform[b] * total, np.float32(0)
         chosen[b] = logits.shape[1] - 1
         for a in range(logits.shape[1]):
-            reached += exp(logits[b, a] - largest)
+            reached += exponentials[a]
             if reached > threshold:
                 chosen[b] = a
                 break
