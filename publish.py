@@ -17,6 +17,7 @@ from basics.config import Parser
 from basics.errors import UserError, run_script, say
 from basics.files import atomic_write
 from results import paths
+from results.eval_options import natural
 
 HERE = Path(__file__).parent
 NUM_EPISODES = 512
@@ -41,7 +42,9 @@ def deflate(path: Path) -> None:
 def main() -> int:
     parser = Parser(description=__doc__)
     parser.add_argument("checkpoints", nargs="+", metavar="PATH", help="final checkpoints of training runs")
-    parser.add_argument("--trial", type=int, default=0, help="the number under which they are published [%(default)s]")
+    parser.add_argument(
+        "--trial", type=natural, default=0, help="the number under which they are published [%(default)s]"
+    )
     arguments = parser.parse_args()
     from results.checkpoints import load_checkpoint, save_checkpoint  # PyTorch takes seconds to import
 

@@ -46,10 +46,6 @@ TWELVE_LEVELS = [  # from one room and one look to all there is
     "GoToObj", "GoToRedBall", "GoToLocal", "PickupLoc", "PutNextLocal", "OpenTwoDoors", "UnlockPickup", "GoToObjMaze",
     "GoTo", "Open", "GoToSeq", "BossLevel",
 ]  # fmt: skip
-STRUCTURED = {
-    "lang_fusion": "matching",
-    "lang_encoder": "parser",
-}  # hard levels are learned, too, and no model is asked
 THREE_LEVELS = ["GoToLocal", "PutNextLocal", "GoToObjMaze"]  # which object; two, in order; doors and what lay behind
 
 
@@ -155,12 +151,12 @@ STUDIES = {
     "pathways": Study(
         TWELVE_LEVELS,
         [
-            Variant("GRU alone", "train.py", {"log_interval": "5"} | STRUCTURED),  # how hard a level is
-            mixture("no price", lpc_alpha=0, **STRUCTURED),
-            mixture("price", lpc_alpha=1e-5, **STRUCTURED),
-            mixture("price scaled by loss", lpc_alpha=1e-5, normalize_lpc="detached", **STRUCTURED),
-            mixture("price scaled by loss (attached)", lpc_alpha=1e-5, normalize_lpc="attached", **STRUCTURED),
-            mixture("all three", lpc_alpha=1e-5, normalize_lpc="attached", expert_dropout=0.8, **STRUCTURED),
+            Variant("GRU alone", "train.py", {"log_interval": "5"}),  # how hard a level is
+            mixture("no price", lpc_alpha=0),
+            mixture("price", lpc_alpha=1e-5),
+            mixture("price scaled by loss", lpc_alpha=1e-5, normalize_lpc="detached"),
+            mixture("price scaled by loss (attached)", lpc_alpha=1e-5, normalize_lpc="attached"),
+            mixture("all three", lpc_alpha=1e-5, normalize_lpc="attached", expert_dropout=0.8),
         ],
         pathways=True,
         together="pathways",

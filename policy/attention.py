@@ -5,6 +5,7 @@ looks up (`policy.observation.look_up`). The forms here make that table, [missio
 """
 
 import torch
+from minigrid.core.constants import OBJECT_TO_IDX
 from torch import Tensor, nn
 
 from policy.observation import CELL_CHANNELS, CELL_VALUES, LOOKS, one_hot_looks
@@ -22,7 +23,7 @@ from policy.parser import (
 )
 
 DESCRIPTIONS = MISSION_ACTIONS * ACTION_DESCRIPTIONS
-FIRST_TYPE = 4  # minigrid's number of the first of TYPES[1:], the door
+FIRST_TYPE = OBJECT_TO_IDX[TYPES[1]]  # TYPES[1:] follow each other in minigrid's numbers too
 
 
 class CellAttention(nn.Module):
