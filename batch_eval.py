@@ -476,17 +476,6 @@ def select_checkpoints(arguments) -> list[CheckpointRef]:
     raise UserError(f"none of the {found} under {' and '.join(map(str, roots))} fits.{near}")
 
 
-def named_tasks(text: str) -> list[str]:
-    """Return the tasks of a flag: names or patterns, comma-separated.
-
-    Raises:
-        UserError: there are no such tasks.
-    """
-    from fast_babyai.reference import matching_tasks
-
-    return matching_tasks(part.strip() for part in text.split(","))
-
-
 def main() -> int:
     parser = Parser(description=__doc__)
     parser.add_argument("--task", help="only this task_id (or set of tasks), or a pattern such as 'BabyAI-GoTo*'")
@@ -510,7 +499,11 @@ def main() -> int:
     arguments = parser.parse_args()
 
     lesion = Lesion.parse(arguments.disable_experts, arguments.min_router_weight, arguments.own_pathway)
-    tasks = None if arguments.tasks is None else named_tasks(arguments.tasks)
+    tasks = None
+    if arguments.tasks is not None:
+        from fast_babyai.reference import named_tasks  # minigrid takes a while to import
+
+        tasks = named_tasks(arguments.tasks)
     refs = select_checkpoints(arguments)
     results_path = Path(arguments.results_path)
     if lesion:

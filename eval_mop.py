@@ -25,7 +25,7 @@ from basics.config import Parser, legacy_config, tasks_of
 from basics.errors import UserError, run_script
 from basics.extensions import registered
 from fast_babyai.factory import make_vec_env
-from fast_babyai.reference import check_task, matching_tasks, unsolvable_task
+from fast_babyai.reference import check_task, named_tasks, unsolvable_task
 from fast_babyai.rules import EVAL_SEED_OFFSET, MAX_UNSOLVABLE_IN_A_ROW, LevelVectorEnv
 from results.checkpoints import load_checkpoint
 from results.eval_options import NUM_ENVS, NUM_EPISODES, Lesion, add_evaluation_flags, positive
@@ -404,7 +404,7 @@ def main() -> None:
     if arguments.task_id is not None and arguments.tasks is not None:
         raise UserError("--task_id and --tasks both say what to play: give one of them")
     if arguments.tasks is not None:
-        tasks = matching_tasks(part.strip() for part in arguments.tasks.split(","))
+        tasks = named_tasks(arguments.tasks)
     elif arguments.task_id is None and config.get("task_id") is None:
         raise UserError(f"{arguments.checkpoint}: its config does not say which task it was trained on; add --task_id")
     else:

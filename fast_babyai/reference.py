@@ -89,6 +89,11 @@ def matching_tasks(patterns: Iterable[str]) -> list[str]:
     return list(found)
 
 
+def named_tasks(text: str) -> list[str]:
+    """Return the tasks of a flag: names or patterns, comma-separated; see `matching_tasks`."""
+    return matching_tasks(part.strip() for part in text.split(","))
+
+
 def share_out(
     task_id: str | Sequence[str], num_envs: int, task_weights: Sequence[float] | None = None
 ) -> tuple[tuple[str, ...], Deal]:

@@ -141,14 +141,17 @@ def find_checkpoints(
 
 def lesion_results_path(results_path: os.PathLike | str) -> Path:
     """Return where the results of lesioned policies go: apart from the normal ones, one row per lesion."""
-    path = Path(results_path)
-    return path.with_name(f"{path.stem}_lesions{path.suffix}")
+    return _beside(results_path, "lesions")
 
 
 def measures_path(results_path: os.PathLike | str) -> Path:
     """Return where the measures of pathways go that need more than a results CSV holds."""
+    return _beside(results_path, "pathways")
+
+
+def _beside(results_path: os.PathLike | str, what: str) -> Path:
     path = Path(results_path)
-    return path.with_name(f"{path.stem}_pathways{path.suffix}")
+    return path.with_name(f"{path.stem}_{what}{path.suffix}")
 
 
 def routing_cache_path(cache_dir: os.PathLike | str, ref: CheckpointRef, variant: str = "") -> Path:
