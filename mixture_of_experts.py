@@ -62,14 +62,17 @@ class MoELayer(nn.Module):
 
     Args:
         router, experts: a Router and Experts, or modules with their interface.
+        normalize: whether all of them, the identity too, read the layer's input with mean 0 and variance 1
+            (`torch.nn.functional.layer_norm`, without weights).
 
     Attributes:
         state_sizes: of the parts of the layer's state, side by side: the router's first, then each expert's.
         expert_costs: what using each expert costs.
     """
 
-    def __init__(self, router: Router, experts: Sequence[Expert]):
+    def __init__(self, router: Router, experts: Sequence[Expert], normalize: bool = False):
         super().__init__()
+        self.normalize = normalize
         self.router = router
         self.experts = nn.ModuleList(experts)
         self.state_sizes = [router.state_size, *(expert.state_size for expert in experts)]
@@ -88,6 +91,8 @@ class MoELayer(nn.Module):
         Returns:
             output [B, size], state, the router's weights [B, E], and the weights used [B, E].
         """
+        if self.normalize:
+            inputs = nn.functional.layer_norm(inputs, inputs.shape[-1:])
         parts = [part.contiguous() for part in state.split(self.state_sizes, dim=-1)]  # as a GPU's GRUs need them
         router_state, *expert_states = parts
         routing, router_state = self.router(inputs, router_state)
@@ -109,6 +114,7 @@ class MixtureOfExpertsPolicy(RecurrentPolicy):
         obs_encoding, lang_fusion, parsed: see `policy.input`.
         expert, router: what experts and routers are, or classes with their interface; an expert of size 0 is always
             the identity.
+        normalize_layers: whether layers normalise what they read (`MoELayer`).
         value_head: whether there is one.
     """
 
@@ -124,6 +130,7 @@ class MixtureOfExpertsPolicy(RecurrentPolicy):
         parsed: bool = False,
         expert: type[Expert] = Expert,
         router: type[Router] = Router,
+        normalize_layers: bool = False,
         value_head: bool = False,
     ):
         super().__init__()
@@ -133,6 +140,7 @@ class MixtureOfExpertsPolicy(RecurrentPolicy):
             MoELayer(
                 router(intermediate_dim, router_hidden_size, len(sizes)),
                 [(expert if size > 0 else Expert)(intermediate_dim, size) for size in sizes],
+                normalize_layers,
             )
             for sizes in self.expert_hidden_sizes
         ]

@@ -60,6 +60,7 @@ LEGACY_DEFAULTS = {
     "extensions": None,
     "expert_kind": "gru",
     "router_kind": "gru",
+    "normalize_layers": False,
 }
 
 LEGACY_VALUES = {"normalize_lpc": {False: "off", True: "detached"}}  # how older configs and habits write today's values

@@ -86,7 +86,8 @@ def build_policy(config: Mapping[str, Any]) -> RecurrentPolicy:
         "expert": choose("expert", config["expert_kind"], {"gru": Expert}, config["extensions"]),
         "router": choose("router", config["router_kind"], {"gru": Router}, config["extensions"]),
     }
-    return MixtureOfExpertsPolicy(config["expert_hidden_sizes"], config["router_hidden_size"], **shared, **kinds)
+    sizes = config["expert_hidden_sizes"], config["router_hidden_size"]
+    return MixtureOfExpertsPolicy(*sizes, **shared, **kinds, normalize_layers=config["normalize_layers"])
 
 
 class Agent(nn.Module):
@@ -184,7 +185,7 @@ def policy_keys(config: Mapping[str, Any]) -> list[str]:
     """Return the names of the keys that decide what the policy of a config is and which embeddings it reads."""
     kind = ["hidden_size"]
     if "expert_hidden_sizes" in config:
-        kind = ["expert_hidden_sizes", "router_hidden_size", "expert_kind", "router_kind"]
+        kind = ["expert_hidden_sizes", "router_hidden_size", "expert_kind", "router_kind", "normalize_layers"]
     return [*kind, "intermediate_dim", "lang_dim", "obs_encoding", "lang_fusion", "lang_encoder"]
 
 

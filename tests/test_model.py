@@ -122,6 +122,8 @@ def by_hand(policy, observation, language, not_done):
         x = features @ policy.input_projection.weight.t() + policy.input_projection.bias
         step_routing = []
         for layer in policy.moe_layers:
+            if layer.normalize:
+                x = (x - x.mean(1, keepdim=True)) / (x.var(1, unbiased=False, keepdim=True) + 1e-5).sqrt()
             weights = torch.softmax(layer.router.fc(run(layer.router.gru, x, not_done[t])), dim=-1)
             mixed = torch.zeros_like(x)
             for e, expert in enumerate(layer.experts):
@@ -134,10 +136,11 @@ def by_hand(policy, observation, language, not_done):
     return torch.stack(logits), [torch.stack(layer) for layer in zip(*routing, strict=True)]
 
 
+@pytest.mark.parametrize("normalize_layers", [False, True])
 @pytest.mark.parametrize("run", [lambda policy: policy, accelerate], ids=["definition", "compiled"])
-def test_the_mixture_is_what_its_formula_says_and_so_are_its_gradients(sequence, run):
+def test_the_mixture_is_what_its_formula_says_and_so_are_its_gradients(sequence, run, normalize_layers):
     observation, language, mission, not_done = sequence
-    policy = mixture()
+    policy = mixture(normalize_layers=normalize_layers)
     output = unroll(run(policy), sequence)
     logits, routing = by_hand(policy, observation, language[mission], not_done)
     torch.testing.assert_close(output.logits, logits)
@@ -157,7 +160,8 @@ def test_the_mixture_is_what_its_formula_says_and_so_are_its_gradients(sequence,
 @pytest.mark.parametrize("kind", [mixture, baseline])
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: "-".join(map(str, form.values())))
 def test_the_compiled_twin_equals_the_definition_and_learns_from_every_parameter(sequence, form, kind):
-    policy = kind(**form, value_head=form["obs_encoding"] == "onehot")
+    onehot = form["obs_encoding"] == "onehot"
+    policy = kind(**form, value_head=onehot, **({"normalize_layers": onehot} if kind is mixture else {}))
     if form.get("parsed"):
         sequence = sequence[0], torch.stack(list(map(torch.from_numpy, map(mission_numbers, MISSIONS)))), *sequence[2:]
     compiled = accelerate(policy)

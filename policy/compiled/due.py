@@ -13,8 +13,9 @@ from torch import Tensor
 
 from policy.attention import LearnedMatching, Matching
 from policy.compiled.buffers import aligned_zeros, batch_first, batch_last
-from policy.compiled.kernels import due_backward, due_forward, normalise, normalise_backward, route
+from policy.compiled.kernels import due_backward, due_forward, route
 from policy.compiled.mixing import Route
+from policy.compiled.normalisation import NormalBuffers
 from policy.compiled.operations import linear, product
 from policy.compiled.recurrence import GRUs, RecurrenceBuffers, recur
 from policy.input import DueAction, InputProjection
@@ -27,7 +28,7 @@ class DueBuffers:
 
     Attributes:
         recurrence: see `RecurrenceBuffers`.
-        normal, scale: [T, size, B] and [T, B], the inputs normalised, and by what.
+        inputs: normalised.
         routing: [T, 4, B], how far each action is due; `due` are the same per timestep, tensors [B, 4].
         output: [T, size, B].
         scores, weighted, by_row: [B, 8 * 49], [B, 2 * 49] and [B, size], to work in.
@@ -36,28 +37,13 @@ class DueBuffers:
     def __init__(self, steps: int, batch: int, projection: InputProjection, due: DueAction):
         size = projection.out_features
         self.recurrence = RecurrenceBuffers(steps, batch, [due.state_size])
-        self.normal, self.scale = aligned_zeros(steps, size, batch), aligned_zeros(steps, batch)
+        self.inputs = NormalBuffers(steps, size, batch)
         self.routing = aligned_zeros(steps, MISSION_ACTIONS, batch)
         self.due = list(batch_first(self.routing))
         self.output = aligned_zeros(steps, size, batch)
         self.scores = aligned_zeros(batch, projection.sizes[2])
         self.weighted = aligned_zeros(batch, due.of_cells.in_features)
         self.by_row = aligned_zeros(batch, size)
-
-
-class _Normalise(torch.autograd.Function):
-    """inputs [T, B, size] -> the same normalised, which are in the buffers already."""
-
-    @staticmethod
-    def forward(ctx, inputs, buffers):
-        ctx.buffers = buffers
-        return batch_first(buffers.normal)
-
-    @staticmethod
-    def backward(ctx, grad):
-        grad_inputs = aligned_zeros(*ctx.buffers.normal.shape)
-        normalise_backward(ctx.buffers.normal, ctx.buffers.scale, batch_last(grad), grad_inputs)
-        return batch_first(grad_inputs), None
 
 
 class _Due(torch.autograd.Function):
@@ -135,8 +121,7 @@ class PackedDue(NamedTuple):
             the output, an array [size, B]; how far each action is due, a tensor [B, 4]; the state [B, 32].
         """
         buffers = self.buffers
-        (look_scores, actions), normal = features, buffers.normal[t]
-        normalise(inputs, normal, buffers.scale[t])
+        (look_scores, actions), normal = features, buffers.inputs.step(t, inputs)
         hidden = buffers.recurrence.step(t, normal, buffers.recurrence.array_of(state), not_done, self.gru)
         route(hidden, *self.fc, buffers.routing[t])
         due_forward(
@@ -155,7 +140,7 @@ class PackedDue(NamedTuple):
         not_done: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """All timesteps, which have been run, as part of the graph: [T, B, ...] each, but the state [B, 32]."""
-        normal = _Normalise.apply(inputs, self.buffers)
+        normal = self.buffers.inputs.unroll(inputs)
         hidden = recur(normal, state, not_done, [self.module.gru], self.gru, self.buffers.recurrence)
         _, due = Route.apply(hidden, self.module.fc.weight, self.module.fc.bias, self.buffers)
         output = _Due.apply(normal, due, observation, mission, *features, self.of_cells, self.buffers)

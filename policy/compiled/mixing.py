@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mixture_of_experts import Expert, MoELayer
 from policy.compiled.buffers import aligned_zeros, batch_first, batch_last
 from policy.compiled.kernels import layer_forward, mix, mix_backward, route, route_backward
+from policy.compiled.normalisation import NormalBuffers
 from policy.compiled.recurrence import GRUs, RecurrenceBuffers, recur
 
 
@@ -20,6 +21,7 @@ class LayerBuffers:
         recurrence: see `RecurrenceBuffers`.
         routing: [T, E, B], the router's weights; `weights` are the same per timestep, tensors [B, E].
         output: [T, size, B].
+        inputs: normalised, where the layer reads them so.
         weighted: [H + E + 1, B], to work in.
     """
 
@@ -28,7 +30,9 @@ class LayerBuffers:
         self.recurrence = RecurrenceBuffers(steps, batch, [size for size in sizes if size > 0])
         self.routing = aligned_zeros(steps, experts, batch)
         self.weights = list(batch_first(self.routing))
-        self.output = aligned_zeros(steps, layer.router.gru.input_size, batch)
+        size = layer.router.gru.input_size
+        self.output = aligned_zeros(steps, size, batch)
+        self.inputs = NormalBuffers(steps, size, batch) if layer.normalize else None
         self.weighted = aligned_zeros(sum(sizes[1:]) + experts + 1, batch)
 
 
@@ -113,6 +117,8 @@ class PackedLayer:
         """
         buffers, recurrence = self.buffers, self.buffers.recurrence
         weights = used = buffers.weights[t]
+        if buffers.inputs is not None:
+            inputs = buffers.inputs.step(t, inputs)
         before = recurrence.array_of(state)
         if rule is None:
             layer_forward(
@@ -136,6 +142,8 @@ class PackedLayer:
         Returns:
             as part of the graph: output [T, B, size], state [B, R + H], router weights and weights used [T, B, E].
         """
+        if self.buffers.inputs is not None:
+            inputs = self.buffers.inputs.unroll(inputs)
         hidden = recur(inputs, state, not_done, self.grus, self.weights, self.buffers.recurrence)
         hidden, routing = Route.apply(hidden, self.router.fc.weight, self.router.fc.bias, self.buffers)
         used = routing if rule is None else rule(routing)
