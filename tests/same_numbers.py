@@ -47,7 +47,13 @@ RUNS = {  # every option that changes what is computed, once
     "film": ("mixture", {"lang_fusion": "film", "train_lang_proj": True, "expert_hidden_sizes": [[0, 5], [3, 0, 7]]}),
     "raw": (
         "mixture",
-        {"lang_fusion": "attention", "obs_encoding": "raw", "lr_schedule": "linear", "max_grad_norm": None},
+        {
+            "lang_fusion": "attention",
+            "obs_encoding": "raw",
+            "normalize_layers": False,
+            "lr_schedule": "linear",
+            "max_grad_norm": None,
+        },
     ),
     "baseline": ("baseline", {"lang_fusion": "concat", "hidden_size": 20}),
     "reward": (

@@ -1,5 +1,6 @@
 """Learning from reward: formulas by hand, one update against plain PyTorch, toys whose optimum is known, real runs."""
 
+import itertools
 import json
 import signal
 import subprocess
@@ -284,6 +285,22 @@ def test_what_is_learned_by_the_definition_is_learned_too(tmp_path, monkeypatch,
     path.unlink()
     train(config, resume=True)
     assert all(torch.equal(weights(path)[name], first[name]) for name in first)
+
+
+def test_at_first_the_value_head_learns_alone_where_that_is_wanted(tmp_path):
+    """Three updates of two gradient steps each: no other weight moves in the first two, nor what Adam keeps of it."""
+    trainer = PPOTrainer(ppo_config(tmp_path, value_warmup=2, update_epochs=1, backend="fast"))
+    trainer.start()
+    weights = [{name: weight.clone() for name, weight in trainer.agent.policy.state_dict().items()}]
+    for _ in range(3):
+        trainer.learn(trainer.collect())
+        weights.append({name: weight.clone() for name, weight in trainer.agent.policy.state_dict().items()})
+    moved = [
+        {name.split(".")[0] for name in weights[0] if not torch.equal(before[name], after[name])}
+        for before, after in itertools.pairwise(weights)
+    ]
+    assert moved[:2] == [{"value_head"}, {"value_head"}] and {"head", "moe_layers", "value_head"} <= moved[2]
+    assert {int(state["step"]) for state in trainer.optimizer.state.values()} == {2}
 
 
 def test_the_bots_labels_are_learned_beside_reward_where_that_is_wanted(tmp_path):

@@ -56,6 +56,9 @@ class PPOTrainer(Trainer):
                 self.note_tasks(rollout.unroll(rollout.policy, rollout.missions), rollout.label)
         advantage, target = self._advantage_and_target(rollout)
         log_prob, _ = log_prob_and_entropy(rollout.logits, rollout.action)
+        warming_up = self.update < config["value_warmup"]
+        if self.update == config["value_warmup"]:
+            self.optimizer = self.new_optimizer()  # the head's many steps must not count as everybody's
         for _ in range(config["update_epochs"]):
             for envs in torch.randperm(num_envs, generator=self.noise).chunk(config["num_minibatches"]):
                 part = rollout.of(envs.to(self.device))
@@ -65,7 +68,10 @@ class PPOTrainer(Trainer):
                 output = part.unroll(policy, missions)
                 chosen = (log_prob[:, envs], advantage[:, envs], target[:, envs])
                 measured = ppo_losses(self.agent.policy, output, part, *chosen, config)
-                self.gradient_step(measured["loss"])
+                if warming_up:
+                    self.gradient_step(config["value_coef"] * measured["value_loss"], self.agent.policy.value_head)
+                else:
+                    self.gradient_step(measured["loss"])
                 self.note(measured)
         self.update += 1
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from basics.config import tasks_of
 from basics.errors import UserError
@@ -73,7 +73,7 @@ class Trainer:
         self.config["lang_dim"] = self.agent.lang_dim
         missions = sample_missions(tasks_of(config), backend=config["backend"])
         self.agent.begin_projection(missions, config["train_lang_proj"])
-        self.optimizer = Adam(self._parameter_groups(), lr=config["lr"])
+        self.optimizer = self.new_optimizer()
         self.noise = torch.Generator().manual_seed(self.seed)
         self.env = make_vec_env(
             tasks_of(config),
@@ -93,6 +93,10 @@ class Trainer:
         self.update = 0
         self.sums: dict[str, Tensor] = {}  # of what the losses measured, over the updates since the last row of metrics
         self.updates_summed = 0
+
+    def new_optimizer(self) -> Adam:
+        """Return an optimizer of all that is trained, which has made no step yet."""
+        return Adam(self._parameter_groups(), lr=self.config["lr"])
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         """Return what the optimizer trains, each group with the factor by which its learning rate differs from lr."""
@@ -165,12 +169,16 @@ class Trainer:
         """Learn from a rollout: one update."""
         raise NotImplementedError
 
-    def gradient_step(self, loss: Tensor) -> None:
-        """Make one step of the optimizer down the gradient of `loss`, at this update's learning rate."""
+    def gradient_step(self, loss: Tensor, part: nn.Module | None = None) -> None:
+        """Make one step of the optimizer down the gradient of `loss`, at this update's learning rate; with `part`, of
+        its parameters alone."""
         for group in self.optimizer.param_groups:
             group["lr"] = group["lr_factor"] * learning_rate(self.update, self.config)
         self.optimizer.zero_grad()
         loss.backward()
+        if part is not None:
+            for parameter in set(self.agent.parameters()) - set(part.parameters()):
+                parameter.grad = None
         self.optimizer.step(self.config["max_grad_norm"])
 
     def note(self, measured: Mapping[str, Tensor]) -> None:
