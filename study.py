@@ -63,7 +63,7 @@ def mixture(name: str, **flags) -> Variant:
 
 def setting(name: str, **flags) -> Variant:
     """Return a mixture that differs in `flags` from the study of settings' reference, which config.yaml once was."""
-    reference = {"num_envs": 16, "lr": 3e-3, "train_lang_proj": "true"}
+    reference = {"num_envs": 16, "lr": 3e-3, "train_lang_proj": "true", "bot_share": 0.5, "normalize_layers": "false"}
     reference |= {"lang_fusion": "attention", "lang_encoder": "distilbert-base-uncased"}
     return mixture(name, **(reference | flags))
 

@@ -4,7 +4,9 @@
     kernels.py      one timestep of each part of a policy, and its gradient
     operations.py   what happens once per rollout, update or mission: tensors in, tensors out, with gradients
     buffers.py      how tensors and the kernels' arrays lie in memory
-    recurrence.py, reading.py, mixing.py   the parts: GRUs side by side, the input, routers and mixtures
+    recurrence.py, normalisation.py, reading.py, due.py, words.py, mixing.py
+                    the parts: GRUs side by side, layer normalisation, the input, the action that is due, missions read
+                    word by word, routers and mixtures
     policies.py     `accelerate`, the one door: a whole policy out of these parts
 
 Every sum here has one order, and nothing depends on the processor's vectors or on threads: the same seed gives the same
