@@ -68,6 +68,11 @@ def setting(name: str, **flags) -> Variant:
     return mixture(name, **(reference | flags))
 
 
+AFTER_IMITATION = {  # reward for a policy that can do something already, and has no value head yet
+    "objective": "ppo", "num_envs": 128, "value_warmup": 60, "gamma": 0.997, "entropy_coef": 0, "lr": 1e-4,
+}  # fmt: skip
+
+
 class Study(NamedTuple):
     """What is trained: every variant on every level. A variant's place is its trial number: append, never insert.
 
@@ -141,8 +146,8 @@ STUDIES = {
     "reward_after": Study(
         ["GoTo", "Synth", "GoToSeq", "BossLevel"],
         [
-            mixture("reward", objective="ppo"),
-            mixture("reward and imitation", objective="ppo", imitation_weight=0.1),
+            mixture("reward", **AFTER_IMITATION),
+            mixture("reward and imitation", **AFTER_IMITATION, imitation_weight=0.1),
             mixture("more imitation"),
         ],
         pathways=True,
