@@ -216,9 +216,10 @@ def script(folder, *flags, wait=True):
     return train_script("train_mop.py", folder, "--objective", "ppo", "--num_envs", "4", *flags, wait=wait)
 
 
-@pytest.mark.parametrize("policy", ["mixture", "baseline"])
-def test_a_run_repeats_bit_for_bit_resumes_and_is_evaluated(tmp_path, policy):
-    config = ppo_config(tmp_path / "one", policy, num_updates=8, checkpoint_interval=5, log_interval=2)
+@pytest.mark.parametrize("policy, value_warmup", [("mixture", 0), ("baseline", 6)])  # resumed while it lasts
+def test_a_run_repeats_bit_for_bit_resumes_and_is_evaluated(tmp_path, policy, value_warmup):
+    steps = {"num_updates": 8, "value_warmup": value_warmup}
+    config = ppo_config(tmp_path / "one", policy, **steps, checkpoint_interval=5, log_interval=2)
     assert train(config) == 0
     other = config | {"checkpoint_dir": str(tmp_path / "other")}
     train(other)
