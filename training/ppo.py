@@ -57,7 +57,7 @@ class PPOTrainer(Trainer):
         advantage, target = self._advantage_and_target(rollout)
         log_prob, _ = log_prob_and_entropy(rollout.logits, rollout.action)
         warming_up = self.update < config["value_warmup"]
-        if self.update == config["value_warmup"]:
+        if 0 < config["value_warmup"] == self.update:
             self.optimizer = self.new_optimizer()  # the head's many steps must not count as everybody's
         for _ in range(config["update_epochs"]):
             for envs in torch.randperm(num_envs, generator=self.noise).chunk(config["num_minibatches"]):

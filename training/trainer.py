@@ -175,10 +175,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = group["lr_factor"] * learning_rate(self.update, self.config)
         self.optimizer.zero_grad()
-        loss.backward()
-        if part is not None:
-            for parameter in set(self.agent.parameters()) - set(part.parameters()):
-                parameter.grad = None
+        loss.backward(inputs=None if part is None else list(part.parameters()))
         self.optimizer.step(self.config["max_grad_norm"])
 
     def note(self, measured: Mapping[str, Tensor]) -> None:
