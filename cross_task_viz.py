@@ -69,7 +69,7 @@ with app.setup(hide_code=True):
         "There are no results in {path} yet. Train something (make demo, or python train_mop.py --task_id"
         " BabyAI-GoToObj-v0), run python batch_eval.py, then open this notebook again."
     )
-    MOST_CACHES = 8  # read for one figure: a maze's cache takes seconds
+    MOST_CACHES = 12  # read for one figure: a maze's cache takes seconds
     SHOWN = [
         "name",
         "num_episodes",
@@ -300,7 +300,12 @@ def load_results(path: str, task: str | None) -> pd.DataFrame:
         parts = [f"{label} {number}" for label, number in numbers if pd.notna(number)]
         return " ".join([short_task(row["task_id"]), *parts])
 
+    def folder(row) -> str:
+        return row["checkpoint_path"].split(f"/{row['trained_on']}/")[0]
+
     names = name_sets(results).apply(name, axis=1)
+    alike = names.duplicated(keep=False)  # checkpoints of one's own, and published ones
+    names = names.where(~alike, names + " in " + results.apply(folder, axis=1))
     copies = names.groupby(names).cumcount()
     return results.assign(name=names.where(copies == 0, names + " (" + (copies + 1).astype(str) + ")"))
 

@@ -68,6 +68,11 @@ def setting(name: str, **flags) -> Variant:
     return mixture(name, **(reference | flags))
 
 
+def of_many(name: str, **flags) -> Variant:
+    """Return a mixture that learns many levels at once, in enough environments for several of each."""
+    return mixture(name, num_envs=128, **flags)
+
+
 AFTER_IMITATION = {  # reward for a policy that can do something already, and has no value head yet
     "objective": "ppo", "num_envs": 128, "value_warmup": 60, "gamma": 0.997, "entropy_coef": 0, "lr": 1e-4,
 }  # fmt: skip
@@ -157,11 +162,11 @@ STUDIES = {
         TWELVE_LEVELS,
         [
             Variant("GRU alone", "train.py", {"log_interval": "5"}),  # how hard a level is
-            mixture("no price", lpc_alpha=0),
-            mixture("price", lpc_alpha=1e-5),
-            mixture("price scaled by loss", lpc_alpha=1e-5, normalize_lpc="detached"),
-            mixture("price scaled by loss (attached)", lpc_alpha=1e-5, normalize_lpc="attached"),
-            mixture("all three", lpc_alpha=1e-5, normalize_lpc="attached", expert_dropout=0.8),
+            of_many("no price", lpc_alpha=0),
+            of_many("price", lpc_alpha=1e-5),
+            of_many("price scaled by loss", lpc_alpha=1e-5, normalize_lpc="detached"),
+            of_many("price scaled by loss (attached)", lpc_alpha=1e-5, normalize_lpc="attached"),
+            of_many("all three", lpc_alpha=1e-5, normalize_lpc="attached", expert_dropout=0.8),
         ],
         pathways=True,
         together="pathways",
@@ -226,8 +231,10 @@ class Run(NamedTuple):
 
 
 def starting_point(checkpoint_dir: Path, task_id: str, seed: int) -> Path:
-    """Return the checkpoint that a run of a study `after` begins with: trial 0 there."""
-    return paths.run_dir(checkpoint_dir, task_id, 0, seed) / "checkpoint_final.pt"
+    """Return the checkpoint that a run of a study `after` begins with: trial 0 there, of the same seed; seed 0 has no
+    folder of its own where a single run was trained."""
+    of_seed = paths.run_dir(checkpoint_dir, task_id, 0, seed)
+    return (of_seed if seed or of_seed.exists() else paths.run_dir(checkpoint_dir, task_id, 0)) / "checkpoint_final.pt"
 
 
 def child_environment() -> dict[str, str]:

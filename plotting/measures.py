@@ -159,6 +159,7 @@ def plot_measures(routing_data: Entries, expert_hidden_sizes: Sizes = None, titl
     is_narrow = width is not None and width < 5
     height = (2.6 if width is None else width / 4) * aspect + 0.45
     figure, axes = new_figure(len(measured), 4, 2.6, max(height, 2.0 if is_narrow else 0.9), title)
+    figure.set_figheight(figure.get_figheight() + 0.4)  # for the bars below
     tops = {name: max((row[name] for rows in measured.values() for row in rows), default=1) for name in names}
     for (phase, rows), panels in zip(measured.items(), axes, strict=True):
         places = np.array([[row["x"], row["y"]] for row in rows])

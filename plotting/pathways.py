@@ -746,9 +746,9 @@ def pathway_figures(results: "pd.DataFrame", lesions: "pd.DataFrame", measures: 
         measures: of `tables.read_measures`.
     """
     return {
+        "Pathways of tasks": ("task_pathways", lambda: plot_task_pathways(results)),
         "Consistency": ("consistency", lambda: plot_consistency(results)),
         "Self-sufficiency": ("self_sufficiency", lambda: plot_self_sufficiency(results, lesions)),
-        "Pathways of tasks": ("task_pathways", lambda: plot_task_pathways(results)),
         "Information": ("information", lambda: plot_information(results, measures)),
         "Cost and difficulty": ("cost_by_difficulty", lambda: plot_cost_by_difficulty(results, measures)),
         "Lesions and difficulty": (

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import subprocess
 
 import pytest
 import untrained
@@ -101,3 +102,13 @@ def test_films_have_a_picture_per_step_and_mp4_needs_ffmpeg(walks, tmp_path, mon
     with pytest.raises(UserError, match="ffmpeg"):
         save_film(tmp_path / "film.mp4", KEYS, walks, 1, SIZES)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="an MP4 needs ffmpeg, which is not installed")
+def test_an_mp4_shows_every_step_and_stays_a_second_on_the_last_state(walks, tmp_path):
+    steps = int((walks.episode == 1).sum())
+    path = save_film(tmp_path / "film.mp4", KEYS, walks, 1, SIZES, steps_per_second=4)
+    command = ["ffmpeg", "-loglevel", "error", "-i", path, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    pictures = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
+    width, height = next(film_frames(KEYS, walks, 1, SIZES)).size
+    assert len(pictures) == (steps + 1 + 4) * width * height * 3
