@@ -61,6 +61,10 @@ CONFIG_COLUMNS = (  # of a row: taken from the checkpoint's config, empty where 
     "obs_encoding",
     "lang_fusion",
     "lang_encoder",
+    "objective",
+    "bot_share",
+    "normalize_layers",
+    "match_keys",
 )
 SAMPLED = "success_rate_sampled"  # the column that --sampled fills
 NOT_CACHED = "skipped"  # in the column routing_cache: evaluated with --skip_routing

@@ -111,7 +111,7 @@ class MixtureOfExpertsPolicy(RecurrentPolicy):
         expert_hidden_sizes: per layer, its experts' hidden sizes; a flat list means one layer; 0 is the identity.
         router_hidden_size, intermediate_dim, lang_dim: sizes of the routers, of what flows between layers, and of the
             projected mission.
-        obs_encoding, lang_fusion, parsed: see `policy.input`.
+        obs_encoding, lang_fusion, parsed, match_keys: see `policy.input`.
         expert, router: what experts and routers are, or classes with their interface; an expert of size 0 is always
             the identity.
         normalize_layers: whether layers normalise what they read (`MoELayer`).
@@ -128,6 +128,7 @@ class MixtureOfExpertsPolicy(RecurrentPolicy):
         obs_encoding: str,
         lang_fusion: str,
         parsed: bool = False,
+        match_keys: bool = False,
         expert: type[Expert] = Expert,
         router: type[Router] = Router,
         normalize_layers: bool = False,
@@ -135,7 +136,9 @@ class MixtureOfExpertsPolicy(RecurrentPolicy):
     ):
         super().__init__()
         self.expert_hidden_sizes = per_layer(expert_hidden_sizes)
-        self.input_projection = InputProjection(obs_encoding, lang_dim, lang_fusion, intermediate_dim, parsed)
+        self.input_projection = InputProjection(
+            obs_encoding, lang_dim, lang_fusion, intermediate_dim, parsed, match_keys
+        )
         layers = [
             MoELayer(
                 router(intermediate_dim, router_hidden_size, len(sizes)),

@@ -61,6 +61,7 @@ LEGACY_DEFAULTS = {
     "expert_kind": "gru",
     "router_kind": "gru",
     "normalize_layers": False,
+    "match_keys": False,
 }
 
 LEGACY_VALUES = {"normalize_lpc": {False: "off", True: "detached"}}  # how older configs and habits write today's values

@@ -75,7 +75,8 @@ def build_policy(config: Mapping[str, Any]) -> RecurrentPolicy:
     Raises:
         UserError: it names an expert, a router or an extension that is not there.
     """
-    shared = {name: config[name] for name in ("intermediate_dim", "num_actions", "obs_encoding", "lang_fusion")}
+    names = ("intermediate_dim", "num_actions", "obs_encoding", "lang_fusion", "match_keys")
+    shared = {name: config[name] for name in names}
     shared["lang_dim"] = lang_dim_of(config)
     shared["parsed"] = config["lang_encoder"] == "parser"
     shared["value_head"] = config["objective"] == "ppo"
@@ -186,7 +187,7 @@ def policy_keys(config: Mapping[str, Any]) -> list[str]:
     kind = ["hidden_size"]
     if "expert_hidden_sizes" in config:
         kind = ["expert_hidden_sizes", "router_hidden_size", "expert_kind", "router_kind", "normalize_layers"]
-    return [*kind, "intermediate_dim", "lang_dim", "obs_encoding", "lang_fusion", "lang_encoder"]
+    return [*kind, "intermediate_dim", "lang_dim", "obs_encoding", "lang_fusion", "match_keys", "lang_encoder"]
 
 
 @functools.cache

@@ -19,10 +19,13 @@ class GRUPolicy(RecurrentPolicy):
         obs_encoding: str,
         lang_fusion: str,
         parsed: bool = False,
+        match_keys: bool = False,
         value_head: bool = False,
     ):
         super().__init__()
-        self.input_projection = InputProjection(obs_encoding, lang_dim, lang_fusion, intermediate_dim, parsed)
+        self.input_projection = InputProjection(
+            obs_encoding, lang_dim, lang_fusion, intermediate_dim, parsed, match_keys
+        )
         self.gru = nn.GRU(intermediate_dim, hidden_size)
         self.head = nn.Linear(hidden_size, num_actions)
         if value_head:

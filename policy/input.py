@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fast_babyai.rules import VIEW
 from policy.attention import CellAttention, LearnedMatching, Matching, ParsedMatching
-from policy.observation import VIEW_CELLS, ObservationEncoder, look_up
+from policy.observation import COLORS, VIEW_CELLS, ObservationEncoder, colors_of_looks, look_up, looks_of_cells
 from policy.parser import ACTION_DESCRIPTIONS, MISSION_ACTIONS
 
 
@@ -83,6 +83,33 @@ class DueAction(nn.Module):
         return inputs + due_scores @ self.cell_weights() + due_action, due, hidden[0]
 
 
+class FittingKeys(nn.Module):
+    """Marks the visible keys that fit a locked door seen in this episode. Which key is wanted is a matter of two things
+    that may be rooms apart, and the mission names one of them at most. Nothing in it is learned.
+
+    Attributes:
+        state_size: how many numbers of state an agent has: of which colors it has seen a locked door, 0 or 1.
+        lock_of_look, key_of_look: the color of every way to look that is a locked door, or a key, and -1 for others.
+    """
+
+    state_size = COLORS
+    lock_of_look: Tensor
+    key_of_look: Tensor
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("lock_of_look", colors_of_looks("door", "locked"), persistent=False)
+        self.register_buffer("key_of_look", colors_of_looks("key"), persistent=False)
+
+    def forward(self, observation: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """observation [B, 152], state [B, 6] -> 1 where a cell holds such a key, else 0, [B, 49]; state."""
+        look = looks_of_cells(observation)
+        lock, key = self.lock_of_look[look], self.key_of_look[look]
+        seen = nn.functional.one_hot(lock + 1, COLORS + 1).amax(1)[:, 1:]
+        state = torch.maximum(state, seen.to(state.dtype))
+        return state.gather(1, key.clamp(min=0)) * (key >= 0), state
+
+
 class ProjectedInput(NamedTuple):
     """What an input projection makes of one timestep of B agents.
 
@@ -109,29 +136,41 @@ class InputProjection(nn.Linear):
 
     Args:
         parsed: whether missions come as `policy.parser` writes them; `matching` makes use of it.
+        match_keys: whether keys that fit a locked door are marked, too (`FittingKeys`; with `matching` only).
 
     Attributes:
-        state_sizes: how many numbers of state an agent has here, if any: [32] or [].
+        state_sizes: how many numbers of state an agent has in each part that has any: [], [32] or [32, 6].
     """
 
-    def __init__(self, obs_encoding: str, lang_dim: int, lang_fusion: str, output_size: int, parsed: bool = False):
+    def __init__(
+        self,
+        obs_encoding: str,
+        lang_dim: int,
+        lang_fusion: str,
+        output_size: int,
+        parsed: bool = False,
+        match_keys: bool = False,
+    ):
         encoder = ObservationEncoder(obs_encoding)
         attention: CellAttention | Matching | None = None
         if lang_fusion == "attention":
             attention = CellAttention(lang_dim)
         elif lang_fusion == "matching":
             attention = ParsedMatching() if parsed else LearnedMatching(lang_dim)
-        sizes = [encoder.size, lang_dim, attention.heads * VIEW_CELLS if attention else 0]
+        keys = FittingKeys() if match_keys and lang_fusion == "matching" else None
+        heads = (attention.heads if attention else 0) + (keys is not None)
+        sizes = [encoder.size, lang_dim, heads * VIEW_CELLS]
         super().__init__(sum(sizes), output_size)
         self.sizes = sizes
         self.encoder = encoder
         self.attention = attention
+        self.keys = keys
         self.film = nn.Linear(lang_dim, 2 * encoder.size) if lang_fusion == "film" else None
         self.shared, self.due = None, None
         if isinstance(attention, Matching):
-            self.shared = SharedReadout(attention.heads, output_size)
+            self.shared = SharedReadout(heads, output_size)
             self.due = DueAction(attention.action_size, output_size)
-        self.state_sizes = [] if self.due is None else [self.due.state_size]
+        self.state_sizes = [part.state_size for part in (self.due, self.keys) if part is not None]
 
     def split_weight(self, product: Callable[[Tensor, Tensor], Tensor] = torch.mm) -> list[Tensor]:
         """Return the weights of features, mission and scores, [their number, output_size] each."""
@@ -139,7 +178,7 @@ class InputProjection(nn.Linear):
         return [of_features, of_mission, of_scores if self.shared is None else of_scores + self.shared(product)]
 
     def forward(self, observation: Tensor, language: Tensor, state: list[Tensor]) -> ProjectedInput:
-        """observation [B, 152], language [B, lang_dim], state [B, state_size] if there is one."""
+        """observation [B, 152], language [B, lang_dim], state [B, state_size] of each part that has one."""
         features = self.encoder(observation)
         if self.film is not None:
             scale, shift = self.film(language).chunk(2, dim=-1)
@@ -148,9 +187,13 @@ class InputProjection(nn.Linear):
         hidden = features @ of_features + language @ of_mission + self.bias
         if self.attention is None:
             return ProjectedInput(hidden, None, [])
-        scores = look_up(observation, self.attention(language))
-        hidden = hidden + scores @ of_scores
+        scores, seen = look_up(observation, self.attention(language)), []
+        marks = scores
+        if self.keys is not None:
+            fitting, locks = self.keys(observation, state[1])
+            marks, seen = torch.cat([scores, fitting], 1), [locks]
+        hidden = hidden + marks @ of_scores
         if self.due is None or not isinstance(self.attention, Matching):
             return ProjectedInput(hidden, None, [])
         hidden, due, after = self.due(hidden, scores, self.attention.actions(language), state[0])
-        return ProjectedInput(hidden, due, [after])
+        return ProjectedInput(hidden, due, [after, *seen])

@@ -19,6 +19,7 @@ OBSERVATION_SIZE = IMAGE_SIZE + NUM_DIRECTIONS + 1
 CELL_CHANNELS = (len(OBJECT_TO_IDX), len(COLOR_TO_IDX), len(STATE_TO_IDX))  # values of a cell's type, color, state
 CELL_VALUES = sum(CELL_CHANNELS)
 LOOKS = math.prod(CELL_CHANNELS)  # how many ways a cell can look
+COLORS = CELL_CHANNELS[1]
 ONE_HOT = np.eye(NUM_DIRECTIONS, dtype=np.uint8)  # of directions
 
 
@@ -65,8 +66,22 @@ def one_hot_looks() -> Tensor:
     return torch.cat(onehot, dim=1).float()
 
 
+def colors_of_looks(type_: str, state: str | None = None) -> Tensor:
+    """Return the color of every way to look that is an object of this type (and state), -1 for others: int64 [198]."""
+    looks = torch.cartesian_prod(*(torch.arange(size) for size in CELL_CHANNELS))
+    such = looks[:, 0] == OBJECT_TO_IDX[type_]
+    if state is not None:
+        such &= looks[:, 2] == STATE_TO_IDX[state]
+    return torch.where(such, looks[:, 1], -1)
+
+
+def looks_of_cells(observation: Tensor) -> Tensor:
+    """observation [B, 152] -> the way in which each visible cell looks, int64 [B, 49]."""
+    cells = observation[:, :IMAGE_SIZE].unflatten(-1, (VIEW_CELLS, 3)).long()
+    return (cells[..., 0] * CELL_CHANNELS[1] + cells[..., 1]) * CELL_CHANNELS[2] + cells[..., 2]
+
+
 def look_up(observation: Tensor, look_scores: Tensor) -> Tensor:
     """observation [B, 152], scores of all looks [B, heads, 198] -> the scores of the visible cells [B, heads * 49]."""
-    cells = observation[:, :IMAGE_SIZE].unflatten(-1, (VIEW_CELLS, 3)).long()
-    look = (cells[..., 0] * CELL_CHANNELS[1] + cells[..., 1]) * CELL_CHANNELS[2] + cells[..., 2]
+    look = looks_of_cells(observation)
     return look_scores.gather(2, look[:, None, :].expand(-1, look_scores.shape[1], -1)).flatten(1)

@@ -3,12 +3,13 @@
 import gymnasium as gym
 import numpy as np
 import torch
-from minigrid.core.constants import IDX_TO_COLOR, IDX_TO_OBJECT
+from minigrid.core.constants import IDX_TO_COLOR, IDX_TO_OBJECT, STATE_TO_IDX
 from minigrid.envs.babyai.core.verifier import ActionInstr, ObjDesc
 
+from fast_babyai.vector_env import FastBabyAIVectorEnv
 from policy.attention import DESCRIPTIONS, ParsedMatching
 from policy.compiled import operations
-from policy.input import DueAction, InputProjection, SharedReadout
+from policy.input import DueAction, FittingKeys, InputProjection, SharedReadout
 from policy.observation import look_up, observation_vector
 from policy.parser import MISSION_SIZE, mission_numbers
 
@@ -55,6 +56,30 @@ def test_parsed_missions_mark_the_cells_that_minigrids_descriptions_name():
                     marked += expected.sum()
             observation, *_ = env.step(step % 3)
     assert marked > 50
+
+
+def test_keys_that_fit_a_locked_door_seen_in_this_episode_are_marked_and_no_others():
+    """Along the bot's walks through levels in which it has to find a key, against a set of colors kept by name."""
+    keys, marked, unmarked = FittingKeys(), 0, 0
+    env = FastBabyAIVectorEnv("BabyAI-Unlock-v0", num_envs=4)
+    observations, infos = env.reset(seed=0)
+    not_done, state, locked = torch.ones(4), torch.zeros(4, 6), [set() for _ in range(4)]
+    for _ in range(200):
+        marks, state = keys(torch.from_numpy(observation_vector(observations)), state * not_done[:, None])
+        for image, marks_of_one, locked_colors in zip(observations["image"], marks, locked, strict=True):
+            cells = [
+                (IDX_TO_OBJECT[kind], IDX_TO_COLOR[color], cell_state == STATE_TO_IDX["locked"])
+                for kind, color, cell_state in image.reshape(49, 3).tolist()
+            ]
+            locked_colors |= {color for kind, color, is_locked in cells if kind == "door" and is_locked}
+            expected = [kind == "key" and color in locked_colors for kind, color, _ in cells]
+            assert marks_of_one.tolist() == expected
+            marked += sum(expected)
+            unmarked += sum(kind == "key" for kind, *_ in cells) - sum(expected)
+        observations, _, terminated, truncated, infos = env.step(infos["bot_action"])
+        not_done = torch.from_numpy(~(terminated | truncated)).float()
+        locked = [colors if goes_on else set() for colors, goes_on in zip(locked, not_done.tolist(), strict=True)]
+    assert marked > 20 and unmarked > 20
 
 
 def test_what_cells_share_is_a_column_a_row_and_all():

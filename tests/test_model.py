@@ -23,7 +23,9 @@ FORMS = [
     for lang_fusion in KEYS["lang_fusion"].type.split(" | ")
 ] + [
     {"obs_encoding": "onehot", "lang_fusion": "matching", "parsed": True, "lang_dim": MISSION_SIZE},
-    {"obs_encoding": "raw", "lang_fusion": "matching", "parsed": True, "lang_dim": MISSION_SIZE},
+    {"obs_encoding": "raw", "lang_fusion": "matching", "parsed": True, "match_keys": True, "lang_dim": MISSION_SIZE},
+    {"obs_encoding": "onehot", "lang_fusion": "matching", "parsed": True, "match_keys": True, "lang_dim": MISSION_SIZE},
+    {"obs_encoding": "onehot", "lang_fusion": "matching", "match_keys": True},
 ]
 
 MISSIONS = (

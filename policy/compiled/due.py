@@ -41,7 +41,7 @@ class DueBuffers:
         self.routing = aligned_zeros(steps, MISSION_ACTIONS, batch)
         self.due = list(batch_first(self.routing))
         self.output = aligned_zeros(steps, size, batch)
-        self.scores = aligned_zeros(batch, projection.sizes[2])
+        self.scores = aligned_zeros(batch, MISSION_ACTIONS * due.of_cells.in_features)
         self.weighted = aligned_zeros(batch, due.of_cells.in_features)
         self.by_row = aligned_zeros(batch, size)
 

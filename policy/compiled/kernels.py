@@ -373,10 +373,9 @@ def mix_backward(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _look_up(observation, colors, states, rows, look_scores, scores):
-    """Fill scores [B, heads * cells]: how well each visible cell answers its row's mission."""
+def _look_up(observation, colors, states, cells, rows, look_scores, scores):
+    """Fill the first heads * cells of scores [B, ...]: how well each visible cell answers its row's mission."""
     heads = look_scores.shape[1]
-    cells = scores.shape[1] // heads
     looks = np.empty(cells, np.int64)
     for b in range(observation.shape[0]):
         for cell in range(cells):
@@ -389,10 +388,9 @@ def _look_up(observation, colors, states, rows, look_scores, scores):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _look_up_backward(observation, colors, states, rows, grad_scores, grad_answers):
+def _look_up_backward(observation, colors, states, cells, rows, grad_scores, grad_answers):
     """Add the gradient of `_look_up` to `grad_answers`."""
     heads = grad_answers.shape[1]
-    cells = grad_scores.shape[1] // heads
     for b in range(observation.shape[0]):
         for cell in range(cells):
             look = (np.int64(observation[b, 3 * cell]) * colors + observation[b, 3 * cell + 1]) * states
@@ -402,9 +400,50 @@ def _look_up_backward(observation, colors, states, rows, grad_scores, grad_answe
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def remember_locks(observation, colors, states, cells, lock_of_look, not_done, before, after):
+    """Fill after [B, colors]: 1 where a locked door of a color is seen now, or was before in this episode, else 0
+    (`policy.input.FittingKeys`).
+
+    Args:
+        observation, colors, states: see `read_forward`.
+        lock_of_look: int64 [looks], the color of the locked door that it is, else -1.
+        not_done: [B], 0 where an episode begins.
+        before: [B, colors].
+    """
+    for b in range(observation.shape[0]):
+        for color in range(after.shape[1]):
+            after[b, color] = before[b, color] * not_done[b]
+        for cell in range(cells):
+            look = (np.int64(observation[b, 3 * cell]) * colors + observation[b, 3 * cell + 1]) * states
+            lock = lock_of_look[look + observation[b, 3 * cell + 2]]
+            if lock >= 0:
+                after[b, lock] = ONE
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _fitting_keys(observation, colors, states, cells, key_of_look, locks, scores):
+    """Fill the last cells of scores [B, ...]: 1 for keys of a color that locks [B, colors] has, else 0."""
+    first = scores.shape[1] - cells
+    for b in range(observation.shape[0]):
+        for cell in range(cells):
+            look = (np.int64(observation[b, 3 * cell]) * colors + observation[b, 3 * cell + 1]) * states
+            key = key_of_look[look + observation[b, 3 * cell + 2]]
+            scores[b, first + cell] = locks[b, key] if key >= 0 else ZERO
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _mark(observation, colors, states, cells, rows, look_scores, key_of_look, locks, scores):
+    """Fill all of scores [B, heads * cells], or [B, (heads + 1) * cells] where locks are remembered."""
+    _look_up(observation, colors, states, cells, rows, look_scores, scores)
+    if locks.shape[1]:
+        _fitting_keys(observation, colors, states, cells, key_of_look, locks, scores)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def read_forward(
-    observation, colors, states, starts, of_scores, table, rows, of_missions, look_scores, scores, by_row, output
-):
+    observation, colors, states, starts, of_scores, table, key_of_look, rows, of_missions, look_scores, locks,
+    scores, by_row, output,
+):  # fmt: skip
     """What a policy's layers read: of the mission, plus scores times `of_scores`, plus the one-hot encoded observation
     times `table`, by its rows.
 
@@ -414,16 +453,18 @@ def read_forward(
         starts: int64 [147], where in the table the rows of each of a cell's properties begin.
         of_scores: [heads * cells, size].
         table: [985, size].
+        key_of_look: int64 [looks], the color of the key that it is, else -1.
         rows: int64 [B], which mission each agent has.
         of_missions: [M, size].
         look_scores: [M, heads, looks], how well each look answers each mission; no heads without attention.
+        locks: [B, colors], see `remember_locks`; no colors where they are not remembered.
         scores, by_row: [B, heads * cells] and [B, size], to work in.
         output: [size, B], to be filled.
     """
     for b in range(rows.size):
         by_row[b] = of_missions[rows[b]]
     if scores.shape[1]:
-        _look_up(observation, colors, states, rows, look_scores, scores)
+        _mark(observation, colors, states, starts.size // 3, rows, look_scores, key_of_look, locks, scores)
         add_product(scores, of_scores, by_row)
     # One property of all agents after the other, so that both the rows it adds and those it adds to stay in the cache.
     for i in range(starts.size):
@@ -437,11 +478,12 @@ def read_forward(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def read_backward(
-    observation, colors, states, starts, rows, look_scores, of_scores, grad_output,
+    observation, colors, states, starts, key_of_look, rows, look_scores, locks, of_scores, grad_output,
     grad_of_missions, grad_answers, grad_of_scores, grad_table, scores, by_row, learns_look_scores,
 ):  # fmt: skip
     """Add the gradient of T timesteps of `read_forward`, from grad_output [T, size, B]; observation [T, B, 152], rows
-    [T, B]; that of the look scores only if they are learned."""
+    [T, B], locks [T, B, colors]; that of the look scores only if they are learned."""
+    cells = starts.size // 3
     scores_of = of_scores.T.copy()
     for t in range(observation.shape[0]):
         seen, d_output = observation[t], grad_output[t]
@@ -449,12 +491,12 @@ def read_backward(
         for b in range(by_row.shape[0]):
             _add(by_row[b], grad_of_missions[rows[t, b]])
         if scores.shape[1]:
-            _look_up(seen, colors, states, rows[t], look_scores, scores)
+            _mark(seen, colors, states, cells, rows[t], look_scores, key_of_look, locks[t], scores)
             add_product(scores.T, by_row, grad_of_scores)
             if learns_look_scores:
                 scores[:] = ZERO
                 add_product(by_row, scores_of, scores)
-                _look_up_backward(seen, colors, states, rows[t], scores, grad_answers)
+                _look_up_backward(seen, colors, states, cells, rows[t], scores, grad_answers)
         for i in range(starts.size):
             start = starts[i]
             for b in range(by_row.shape[0]):
@@ -533,7 +575,8 @@ def due_forward(
         scores, weighted, by_row: [B, heads * cells], [B, 2 * cells] and [B, size], to work in.
         output: [size, B], to be filled.
     """
-    _look_up(observation, colors, states, rows, look_scores, scores)
+    cells = scores.shape[1] // look_scores.shape[1]
+    _look_up(observation, colors, states, cells, rows, look_scores, scores)
     _weigh_scores(due, scores, weighted)
     for b in range(rows.size):
         total = by_row[b]
@@ -554,11 +597,11 @@ def due_backward(
 ):  # fmt: skip
     """Add the gradient of T timesteps of `due_forward`, from grad_output [T, size, B]; observation [T, B, 152], rows
     [T, B], due and grad_due [T, A, B]. The gradient of the inputs is grad_output itself."""
-    n = weighted.shape[1]
+    n, cells = weighted.shape[1], scores.shape[1] // look_scores.shape[1]
     cells_of = of_cells.T.copy()
     for t in range(rows.shape[0]):
         seen, now = observation[t], due[t]
-        _look_up(seen, colors, states, rows[t], look_scores, scores)
+        _look_up(seen, colors, states, cells, rows[t], look_scores, scores)
         _weigh_scores(now, scores, weighted)
         _transpose(grad_output[t], by_row)
         add_product(weighted.T, by_row, grad_of_cells)
@@ -579,4 +622,4 @@ def due_backward(
                     for j in range(n):
                         place[j] = w * d_weighted[j]
         if learns_look_scores:
-            _look_up_backward(seen, colors, states, rows[t], scores, grad_look_scores)
+            _look_up_backward(seen, colors, states, cells, rows[t], scores, grad_look_scores)

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from policy.attention import CellAttention, LearnedMatching, ParsedMatching
 from policy.compiled.buffers import aligned_zeros, batch_first, batch_last
 from policy.compiled.due import DueBuffers, PackedDue
-from policy.compiled.kernels import read_backward, read_forward
+from policy.compiled.kernels import read_backward, read_forward, remember_locks
 from policy.compiled.operations import layer_norm, linear, product, sharpen
 from policy.input import InputProjection, ProjectedInput
-from policy.observation import CELL_CHANNELS, LOOKS, look_up
+from policy.observation import CELL_CHANNELS, LOOKS, VIEW_CELLS, look_up
 
 
 class InputBuffers:
@@ -25,39 +25,41 @@ class InputBuffers:
 
     Attributes:
         output: [T, output_size, B].
+        locks: [T, B, 6], of which colors a locked door was seen; [T, B, 0] where nobody remembers.
         scores, by_row: [B, scores] and [B, output_size], to work in.
         due: those of `policy.compiled.due`, if the projection has such a part.
     """
 
     def __init__(self, steps: int, batch: int, projection: InputProjection):
         self.output = aligned_zeros(steps, projection.out_features, batch)
+        self.locks = aligned_zeros(steps, batch, 0 if projection.keys is None else projection.keys.state_size)
         self.scores = aligned_zeros(batch, projection.sizes[2])
         self.by_row = aligned_zeros(batch, projection.out_features)
         self.due = None if projection.due is None else DueBuffers(steps, batch, projection, projection.due)
 
 
 class _Read(torch.autograd.Function):
-    """observation uint8 [T, B, 152], starts [147], mission [T, B], features and weights -> output [T, B, size], which
-    is in the buffers already."""
+    """observation uint8 [T, B, 152], starts [147], key_of_look [198], mission [T, B], features and weights -> output
+    [T, B, size], which is in the buffers already."""
 
     @staticmethod
-    def forward(ctx, observation, starts, mission, of_missions, look_scores, of_scores, table, buffers):
-        ctx.arrays = [tensor.numpy() for tensor in (observation, starts, mission)]
+    def forward(ctx, observation, starts, key_of_look, mission, of_missions, look_scores, of_scores, table, buffers):
+        ctx.arrays = [tensor.numpy() for tensor in (observation, starts, key_of_look, mission)]
         ctx.weights, ctx.buffers = [w.numpy() for w in (of_missions, look_scores, of_scores, table)], buffers
         return batch_first(buffers.output)
 
     @staticmethod
     def backward(ctx, grad_output):
-        (observation, starts, mission), (_, look_scores, of_scores, _) = ctx.arrays, ctx.weights
+        (observation, starts, key_of_look, mission), (_, look_scores, of_scores, _) = ctx.arrays, ctx.weights
         grads = [aligned_zeros(*weight.shape) for weight in ctx.weights]
         grad_of_missions, grad_look_scores, grad_of_scores, grad_table = grads
-        learns_look_scores = ctx.needs_input_grad[4]  # exact matching is nothing to learn
+        learns_look_scores = ctx.needs_input_grad[5]  # exact matching is nothing to learn
         read_backward(
-            observation, *CELL_CHANNELS[1:], starts, mission, look_scores, of_scores, batch_last(grad_output),
-            grad_of_missions, grad_look_scores, grad_of_scores, grad_table, ctx.buffers.scores, ctx.buffers.by_row,
-            learns_look_scores,
+            observation, *CELL_CHANNELS[1:], starts, key_of_look, mission, look_scores, ctx.buffers.locks, of_scores,
+            batch_last(grad_output), grad_of_missions, grad_look_scores, grad_of_scores, grad_table,
+            ctx.buffers.scores, ctx.buffers.by_row, learns_look_scores,
         )  # fmt: skip
-        return None, None, None, *map(torch.from_numpy, grads), None
+        return None, None, None, None, *map(torch.from_numpy, grads), None
 
 
 class PackedInput:
@@ -77,7 +79,11 @@ class PackedInput:
         self.due = None if buffers.due is None else PackedDue.of(projection, buffers.due)
         self.adds_rows = projection.encoder.onehot and projection.film is None
         self.starts = projection.encoder.starts
-        self.fixed = self.starts.numpy(), self.of_scores.detach().numpy(), self.of_features.detach().numpy()
+        self.lock_of_look = self.key_of_look = torch.empty(0, dtype=torch.int64)
+        if projection.keys is not None:
+            self.lock_of_look, self.key_of_look = projection.keys.lock_of_look, projection.keys.key_of_look
+        weights = self.of_scores.detach(), self.of_features.detach()
+        self.fixed = [part.numpy() for part in (self.starts, *weights, self.key_of_look)]
         self.features: tuple[Tensor, ...] = ()  # those of the last step, and the same as arrays
         self.feature_arrays: tuple[np.ndarray, ...] = ()
 
@@ -130,28 +136,37 @@ class PackedInput:
         Returns:
             as `policy.input.ProjectedInput`, but the hidden vector as an array [output_size, B].
         """
-        output = self.buffers.output[t]
+        output, locks = self.buffers.output[t], self.buffers.locks[t]
+        if self.projection.keys is not None:
+            remember_locks(
+                observation.numpy(), *CELL_CHANNELS[1:], VIEW_CELLS, self.lock_of_look.numpy(), not_done,
+                state[1].numpy(), locks,
+            )  # fmt: skip
         if features is not self.features:
             self.features = features
             self.feature_arrays = tuple(feature.detach().numpy() for feature in features)
         if self.adds_rows:
             of_missions, look_scores, *_ = self.feature_arrays
             read_forward(
-                observation.numpy(), *CELL_CHANNELS[1:], *self.fixed, mission.numpy(), of_missions, look_scores,
+                observation.numpy(), *CELL_CHANNELS[1:], *self.fixed, mission.numpy(), of_missions, look_scores, locks,
                 self.buffers.scores, self.buffers.by_row, output,
             )  # fmt: skip
         else:
-            output[:] = self._multiply(observation, features, mission).detach().numpy().T
+            output[:] = self._multiply(observation, features, mission, torch.from_numpy(locks)).detach().numpy().T
         if self.due is None:
             return output, None, []
         _, *of_missions = self.feature_arrays
         output, due, after = self.due.step(
             t, output, observation.numpy(), mission.numpy(), of_missions, state[0], not_done
         )
-        return output, due, [after]
+        return output, due, [after, *self._seen(locks)]
 
-    def _multiply(self, observation: Tensor, features: tuple[Tensor, ...], mission: Tensor) -> Tensor:
-        """observation [R, 152], mission [R] -> [R, output_size], with gradients."""
+    def _seen(self, locks: np.ndarray) -> list[Tensor]:
+        """Return the state that remembers locks [B, 6], where there is one."""
+        return [] if self.projection.keys is None else [torch.from_numpy(locks)]
+
+    def _multiply(self, observation: Tensor, features: tuple[Tensor, ...], mission: Tensor, locks: Tensor) -> Tensor:
+        """observation [R, 152], mission [R], locks [R, 6] -> [R, output_size], with gradients."""
         projection = self.projection
         seen = projection.encoder(observation)
         output = features[0][mission]
@@ -160,6 +175,8 @@ class PackedInput:
             seen = seen * (1 + scale) + shift
         if projection.attention is not None:
             scores = look_up(observation, features[1][mission])
+            if projection.keys is not None:
+                scores = torch.cat([scores, projection.keys(observation, locks)[0]], 1)
             output = output + product(scores, self.of_scores)
         return output + product(seen, self.of_features)
 
@@ -175,11 +192,12 @@ class PackedInput:
         graph: `hidden` and `due` with a first dimension T more."""
         if self.adds_rows:
             weights = (*features[:2], self.of_scores, self.of_features)
-            output = _Read.apply(observation, self.starts, mission, *weights, self.buffers)
+            output = _Read.apply(observation, self.starts, self.key_of_look, mission, *weights, self.buffers)
         else:
-            rows = self._multiply(observation.flatten(0, 1), features, mission.flatten())
+            locks = torch.from_numpy(self.buffers.locks)
+            rows = self._multiply(observation.flatten(0, 1), features, mission.flatten(), locks.flatten(0, 1))
             output = rows.unflatten(0, observation.shape[:2])
         if self.due is None:
             return ProjectedInput(output, None, [])
         output, due, after = self.due.unroll(output, observation, mission, features[1:], state[0], not_done)
-        return ProjectedInput(output, due, [after])
+        return ProjectedInput(output, due, [after, *self._seen(self.buffers.locks[-1])])
