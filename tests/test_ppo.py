@@ -403,6 +403,17 @@ def test_words_that_were_learned_are_begun_with(tmp_path):
     assert not torch.equal(trainer.agent.words.embedding.weight, before), "they go on learning"
 
 
+def test_the_policy_is_that_of_the_checkpoint_where_the_user_says_nothing_else(tmp_path):
+    other = {"lang_fusion": "matching", "match_keys": False, "expert_hidden_sizes": [[0, 8]], "router_hidden_size": 5}
+    train(config_for(tmp_path, num_updates=2, **other))
+    path = run_folder(tmp_path) / "checkpoint_final.pt"
+    config = ppo_config(tmp_path, init_from=str(path), seed=5, lr=2e-4)
+    assert config["match_keys"] and config["expert_hidden_sizes"] != other["expert_hidden_sizes"]
+    train(config, given=["init_from", "seed", "lr"])
+    learned = load_checkpoint(tmp_path / TASK / "trial_0" / "seed_5" / "checkpoint_final.pt")["config"]
+    assert {name: learned[name] for name in other} == other and learned["lr"] == 2e-4
+
+
 def test_a_resumed_run_does_not_begin_again_with_init_from(tmp_path, imitated):
     start = tmp_path / "start.pt"
     start.write_bytes(imitated["mixture"].read_bytes())
@@ -440,7 +451,7 @@ def test_what_cannot_be_begun_with_is_said_and_nothing_is_replaced(tmp_path, imi
     ]
     for changes, problem in cases:
         with pytest.raises(UserError, match=problem):
-            train(config | {"init_from": str(imitated["mixture"])} | changes, overwrite=True)
+            train(config | {"init_from": str(imitated["mixture"])} | changes, given=changes, overwrite=True)
         assert (run_folder(tmp_path / "runs") / "checkpoint_final.pt").read_bytes() == before
 
 

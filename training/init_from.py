@@ -1,6 +1,6 @@
 """Beginning with the weights of another run (`init_from`)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from basics.config import legacy_config, shown
@@ -10,6 +10,19 @@ from policy.agent import Agent, policy_keys
 from results import checkpoints
 
 VALUE_HEAD = "value_head."
+
+
+def policy_of_start(config: dict[str, Any], given: Iterable[str]) -> dict[str, Any]:
+    """Return a config with the policy of its `init_from`, as far as the user did not set it.
+
+    Args:
+        given: the keys that the user set.
+
+    Raises:
+        UserError: the checkpoint cannot be read.
+    """
+    saved = legacy_config(checkpoints.load_checkpoint(config["init_from"])["config"])
+    return config | {name: saved[name] for name in policy_keys(config) if name in saved and name not in given}
 
 
 def begin_with(path: str, agent: Agent, config: Mapping[str, Any]) -> None:
@@ -30,7 +43,7 @@ def begin_with(path: str, agent: Agent, config: Mapping[str, Any]) -> None:
         if _comparable(name, saved.get(name)) != _comparable(name, config[name])
     ]
     if other:
-        raise UserError(f"init_from: {path} was trained with {', '.join(other)}: set the same here")
+        raise UserError(f"init_from: {path} was trained with {', '.join(other)}: leave that out")
     try:
         if "lang_probes" in checkpoint:
             checkpoints.check_tensors({"lang_probes": checkpoint["lang_probes"]}, "lang_probes")

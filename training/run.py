@@ -209,6 +209,10 @@ def train(config: dict[str, Any], given: Iterable[str] = (), resume: bool = Fals
         if start is not None and updates_done(start[1]) >= config["num_updates"]:
             say(f"{start[0]} is finished after {updates_done(start[1])} updates; nothing to resume")
             return 0
+        if start is None and config["init_from"] is not None:
+            from training.init_from import policy_of_start
+
+            config = policy_of_start(config, given)
         return _train(config, start, folder, stops)
 
 
