@@ -173,7 +173,7 @@ STUDIES = {
     ),
 }
 ALONG = 4  # parts of a run of many levels, at whose ends checkpoints are kept and evaluated
-THRESHOLDS = (0.05, 0.1, 0.2, 0.3)  # below which experts are switched off, to see whether pathways stand alone
+THRESHOLDS = (0.1, 0.2)  # below which experts are switched off, to see whether pathways stand alone
 
 
 class Run(NamedTuple):
@@ -281,7 +281,8 @@ def evaluate_all(study: Study, folder: Path, num_episodes: int, jobs: int) -> bo
     batch_eval = [sys.executable, HERE / "batch_eval.py", "--checkpoint_dir", folder / "checkpoints", *results]
     batch_eval += ["--num_episodes", str(num_episodes), "--workers", str(jobs)]
     whole = ["--cache_dir", folder / "evaluation_cache"] if study.pathways else ["--skip_routing"]
-    commands = [[*batch_eval, "--final_only", *whole]]
+    drawn = ["--sampled"] if learns_from_reward(study) else []
+    commands = [[*batch_eval, "--final_only", *whole, *drawn]]
     if study.pathways:
         mixtures = [trial for trial, variant in enumerate(study.variants) if variant.script == "train_mop.py"]
         lesion = ["--final_only", "--skip_routing", "--disable_experts", largest_experts()]
@@ -301,6 +302,11 @@ def evaluate_all(study: Study, folder: Path, num_episodes: int, jobs: int) -> bo
         shown = None if command[1].name == "pathways.py" else subprocess.DEVNULL
         statuses.append(subprocess.run(command, stdout=shown, env=child_environment()).returncode)
     return not any(statuses)
+
+
+def learns_from_reward(study: Study) -> bool:
+    """Return whether a variant does: such a policy may need its actions drawn, as it learned to act."""
+    return any(variant.flags.get("objective") == "ppo" for variant in study.variants)
 
 
 def table(study: Study, folder: Path) -> str:
@@ -328,6 +334,7 @@ def table(study: Study, folder: Path) -> str:
             "seeds": str(len(runs)),
             "success, %": f"{percent(success.mean())} ({percent(low)}-{percent(high)};"
             f" {percent(success.min())}-{percent(success.max())})",
+            **({"drawn, %": percent(runs["success_rate_sampled"].mean())} if learns_from_reward(study) else {}),
             "path ratio": shown(runs["path_ratio"].mean(), ".2f"),
             "LPC": shown(runs["mean_lpc"].mean(), ".0f"),
             "env-steps": f"{sum(steps) / len(steps) / 1e6:.2f} M",
