@@ -164,13 +164,13 @@ class InputProjection(nn.Linear):
         self.sizes = sizes
         self.encoder = encoder
         self.attention = attention
-        self.keys = keys
+        self.fitting_keys = keys
         self.film = nn.Linear(lang_dim, 2 * encoder.size) if lang_fusion == "film" else None
         self.shared, self.due = None, None
         if isinstance(attention, Matching):
             self.shared = SharedReadout(heads, output_size)
             self.due = DueAction(attention.action_size, output_size)
-        self.state_sizes = [part.state_size for part in (self.due, self.keys) if part is not None]
+        self.state_sizes = [part.state_size for part in (self.due, self.fitting_keys) if part is not None]
 
     def split_weight(self, product: Callable[[Tensor, Tensor], Tensor] = torch.mm) -> list[Tensor]:
         """Return the weights of features, mission and scores, [their number, output_size] each."""
@@ -189,8 +189,8 @@ class InputProjection(nn.Linear):
             return ProjectedInput(hidden, None, [])
         scores, seen = look_up(observation, self.attention(language)), []
         marks = scores
-        if self.keys is not None:
-            fitting, locks = self.keys(observation, state[1])
+        if self.fitting_keys is not None:
+            fitting, locks = self.fitting_keys(observation, state[1])
             marks, seen = torch.cat([scores, fitting], 1), [locks]
         hidden = hidden + marks @ of_scores
         if self.due is None or not isinstance(self.attention, Matching):

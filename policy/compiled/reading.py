@@ -32,7 +32,9 @@ class InputBuffers:
 
     def __init__(self, steps: int, batch: int, projection: InputProjection):
         self.output = aligned_zeros(steps, projection.out_features, batch)
-        self.locks = aligned_zeros(steps, batch, 0 if projection.keys is None else projection.keys.state_size)
+        self.locks = aligned_zeros(
+            steps, batch, 0 if projection.fitting_keys is None else projection.fitting_keys.state_size
+        )
         self.scores = aligned_zeros(batch, projection.sizes[2])
         self.by_row = aligned_zeros(batch, projection.out_features)
         self.due = None if projection.due is None else DueBuffers(steps, batch, projection, projection.due)
@@ -80,10 +82,13 @@ class PackedInput:
         self.adds_rows = projection.encoder.onehot and projection.film is None
         self.starts = projection.encoder.starts
         self.lock_of_look = self.key_of_look = torch.empty(0, dtype=torch.int64)
-        if projection.keys is not None:
-            self.lock_of_look, self.key_of_look = projection.keys.lock_of_look, projection.keys.key_of_look
-        weights = self.of_scores.detach(), self.of_features.detach()
-        self.fixed = [part.numpy() for part in (self.starts, *weights, self.key_of_look)]
+        if projection.fitting_keys is not None:
+            self.lock_of_look, self.key_of_look = (
+                projection.fitting_keys.lock_of_look,
+                projection.fitting_keys.key_of_look,
+            )
+        weights = self.of_scores.detach().numpy(), self.of_features.detach().numpy()
+        self.fixed = self.starts.numpy(), weights[0], weights[1], self.key_of_look.numpy()
         self.features: tuple[Tensor, ...] = ()  # those of the last step, and the same as arrays
         self.feature_arrays: tuple[np.ndarray, ...] = ()
 
@@ -137,7 +142,7 @@ class PackedInput:
             as `policy.input.ProjectedInput`, but the hidden vector as an array [output_size, B].
         """
         output, locks = self.buffers.output[t], self.buffers.locks[t]
-        if self.projection.keys is not None:
+        if self.projection.fitting_keys is not None:
             remember_locks(
                 observation.numpy(), *CELL_CHANNELS[1:], VIEW_CELLS, self.lock_of_look.numpy(), not_done,
                 state[1].numpy(), locks,
@@ -163,7 +168,7 @@ class PackedInput:
 
     def _seen(self, locks: np.ndarray) -> list[Tensor]:
         """Return the state that remembers locks [B, 6], where there is one."""
-        return [] if self.projection.keys is None else [torch.from_numpy(locks)]
+        return [] if self.projection.fitting_keys is None else [torch.from_numpy(locks)]
 
     def _multiply(self, observation: Tensor, features: tuple[Tensor, ...], mission: Tensor, locks: Tensor) -> Tensor:
         """observation [R, 152], mission [R], locks [R, 6] -> [R, output_size], with gradients."""
@@ -175,8 +180,8 @@ class PackedInput:
             seen = seen * (1 + scale) + shift
         if projection.attention is not None:
             scores = look_up(observation, features[1][mission])
-            if projection.keys is not None:
-                scores = torch.cat([scores, projection.keys(observation, locks)[0]], 1)
+            if projection.fitting_keys is not None:
+                scores = torch.cat([scores, projection.fitting_keys(observation, locks)[0]], 1)
             output = output + product(scores, self.of_scores)
         return output + product(seen, self.of_features)
 
