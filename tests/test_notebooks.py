@@ -224,6 +224,23 @@ def test_a_cache_of_a_thousand_episodes_is_shown(tmp_path):
         routing_viz.heatmap_figure(routing, "overall").savefig("heatmap.png")
 
 
+def test_checkpoints_of_the_same_name_are_told_apart_by_their_folder(tmp_path):
+    sys.path.insert(0, str(HERE))
+    import cross_task_viz
+
+    path = tmp_path / "results.csv"
+    for folder, trial in (("checkpoints", 0), ("published", 0), ("checkpoints", 1)):
+        checkpoint = f"{folder}/{KEYS}/trial_{trial}/checkpoint_final.pt"
+        row = {"checkpoint_path": checkpoint, "task_id": KEYS, "trial": trial, "num_episodes": 8, "success_rate": 0.5}
+        tables.upsert_result(path, row | {"trained_on": KEYS})
+    names = cross_task_viz.load_results(str(path), None)["name"].tolist()
+    assert names == [
+        "UnlockPickup trial 0 in checkpoints",
+        "UnlockPickup trial 0 in published",
+        "UnlockPickup trial 1",
+    ]
+
+
 # --------------------------------------------------------------------------------------------------- with a browser
 
 
