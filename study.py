@@ -69,8 +69,8 @@ def setting(name: str, **flags) -> Variant:
 
 
 def of_many(name: str, **flags) -> Variant:
-    """Return a mixture that learns many levels at once, in enough environments for several of each. Its first seeds were
-    trained before there was `match_keys`; those that follow are to be like them."""
+    """Return a mixture that learns many levels at once, in enough environments for several of each. The first seeds
+    were trained before there was `match_keys`; those that follow are to be like them."""
     return mixture(name, num_envs=128, match_keys="false", **flags)
 
 
