@@ -11,7 +11,7 @@ import pytest
 
 from basics.config import _flag_value, load_keys
 from results import paths, tables
-from study import SCRIPTS, STUDIES, Run, chosen_variants, runs_of_seed, shown_times, time_to
+from study import SCRIPTS, STUDIES, Run, chosen_variants, runs_of_seed, shown_times, starting_point, time_to
 
 ROOT = Path(__file__).parent.parent
 TASK = "BabyAI-GoToObj-v0"
@@ -115,6 +115,18 @@ def test_networks_learn_all_levels_at_once_and_baselines_one_each():
     levels = STUDIES["levels"]
     runs = runs_of_seed(levels, chosen_variants(levels, None), tasks[:2], 0)
     assert [(run.task_id, run.trial, run.levels) for run in runs] == [(t, v, ()) for t in tasks[:2] for v in range(3)]
+
+
+def test_reward_after_begins_with_the_same_seed_and_what_is_published_is_seed_0():
+    published = Path(paths.PUBLISHED)
+    first = starting_point(published, "BabyAI-BossLevel-v0", 0)
+    assert first == published / "BabyAI-BossLevel-v0" / "trial_0" / "checkpoint_final.pt"
+    assert starting_point(published, "BabyAI-BossLevel-v0", 1).parent.name == "seed_1"
+
+
+def test_of_a_study_of_its_own_every_seed_has_its_start(tmp_path):
+    (tmp_path / TASK / "trial_0" / "seed_0").mkdir(parents=True)
+    assert [starting_point(tmp_path, TASK, seed).parent.name for seed in (0, 1)] == ["seed_0", "seed_1"]
 
 
 def test_how_soon_a_share_of_episodes_is_solved(tmp_path):

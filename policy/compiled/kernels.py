@@ -373,14 +373,19 @@ def mix_backward(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _look(seen, cell, colors, states):
+    """Return the way in which a cell of what an agent sees, [152], looks (`policy.observation.looks_of_cells`)."""
+    return (np.int64(seen[3 * cell]) * colors + seen[3 * cell + 1]) * states + seen[3 * cell + 2]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _look_up(observation, colors, states, cells, rows, look_scores, scores):
     """Fill the first heads * cells of scores [B, ...]: how well each visible cell answers its row's mission."""
     heads = look_scores.shape[1]
     looks = np.empty(cells, np.int64)
     for b in range(observation.shape[0]):
         for cell in range(cells):
-            look = (np.int64(observation[b, 3 * cell]) * colors + observation[b, 3 * cell + 1]) * states
-            looks[cell] = look + observation[b, 3 * cell + 2]
+            looks[cell] = _look(observation[b], cell, colors, states)
         for head in range(heads):
             matches, score = look_scores[rows[b], head], scores[b, head * cells : (head + 1) * cells]
             for cell in range(cells):
@@ -393,8 +398,7 @@ def _look_up_backward(observation, colors, states, cells, rows, grad_scores, gra
     heads = grad_answers.shape[1]
     for b in range(observation.shape[0]):
         for cell in range(cells):
-            look = (np.int64(observation[b, 3 * cell]) * colors + observation[b, 3 * cell + 1]) * states
-            look += observation[b, 3 * cell + 2]
+            look = _look(observation[b], cell, colors, states)
             for head in range(heads):
                 grad_answers[rows[b], head, look] += grad_scores[b, head * cells + cell]
 
@@ -414,8 +418,7 @@ def remember_locks(observation, colors, states, cells, lock_of_look, not_done, b
         for color in range(after.shape[1]):
             after[b, color] = before[b, color] * not_done[b]
         for cell in range(cells):
-            look = (np.int64(observation[b, 3 * cell]) * colors + observation[b, 3 * cell + 1]) * states
-            lock = lock_of_look[look + observation[b, 3 * cell + 2]]
+            lock = lock_of_look[_look(observation[b], cell, colors, states)]
             if lock >= 0:
                 after[b, lock] = ONE
 
@@ -426,8 +429,7 @@ def _fitting_keys(observation, colors, states, cells, key_of_look, locks, scores
     first = scores.shape[1] - cells
     for b in range(observation.shape[0]):
         for cell in range(cells):
-            look = (np.int64(observation[b, 3 * cell]) * colors + observation[b, 3 * cell + 1]) * states
-            key = key_of_look[look + observation[b, 3 * cell + 2]]
+            key = key_of_look[_look(observation[b], cell, colors, states)]
             scores[b, first + cell] = locks[b, key] if key >= 0 else ZERO
 
 
