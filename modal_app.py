@@ -73,6 +73,7 @@ STOP_SECONDS = 25.0  # a preempted container has 30 s left
 CORE_PRICE, GIB_PRICE = 0.0000131, 0.00000222
 GPU_PRICES = {"T4": 0.000164, "L4": 0.000222, "A10": 0.000306, "L40S": 0.000542, "A100": 0.000583, "H100": 0.001097}
 STEPS_PER_SECOND = 30_000  # env-steps of the default mixture on one core, roughly (benchmarks/throughput.py)
+STEPS_PER_SECOND_ON_GPU = 3_000  # without the compiled policy, on an H100 (docs/architecture.md)
 
 BAKE = (
     "import sys; from pathlib import Path; from policy.language import find_encoder;"
@@ -291,7 +292,8 @@ def parse_gpu(gpu: str) -> tuple[str, int]:
 def estimate(run: Run, gpu: str = "") -> tuple[float, float | None]:
     """Return roughly how long a run takes, in hours, and what it costs, in US dollars (None: no price known)."""
     config = run.config
-    seconds = config["num_updates"] * config["num_envs"] * config["unroll_len"] / STEPS_PER_SECOND
+    steps_per_second = STEPS_PER_SECOND_ON_GPU if gpu and config["device"] != "cpu" else STEPS_PER_SECOND
+    seconds = config["num_updates"] * config["num_envs"] * config["unroll_len"] / steps_per_second
     kind, count = parse_gpu(gpu)
     price = CPUS * CORE_PRICE + MEMORY_MIB / 1024 * GIB_PRICE
     if gpu:
@@ -310,6 +312,8 @@ def grid_text(runs: Sequence[Run], gpu: str = "") -> str:
     hours, dollars = zip(*(estimate(run, gpu) for run in runs), strict=True)
     cost = "no price known for this GPU" if None in dollars else f"about ${sum(dollars):.2f} in all"
     lines.append(f"{len(runs)} runs at once on {gpu or 'CPU'}: about {max(hours):.2f} h, {cost} (a guess)")
+    if gpu and any(run.config["device"] == "cpu" for run in runs):
+        lines.append(f"{gpu} would be paid for and stand idle: runs with `device: cpu` do not use it")
     return "\n".join(lines)
 
 

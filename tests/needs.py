@@ -4,6 +4,7 @@ import os
 import shutil
 
 import pytest
+import torch
 
 CHROMIUM = shutil.which("chromium")
 
@@ -12,4 +13,5 @@ patience = pytest.mark.skipif(
     "RL_MOP_TEST_EDITOR" not in os.environ,
     reason="the notebook in marimo's editor, which starts its cells when it likes: RL_MOP_TEST_EDITOR=1 runs it too",
 )
-ALL = (browser, patience)
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="training on a GPU: this machine has none")
+ALL = (browser, patience, gpu)

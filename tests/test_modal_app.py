@@ -391,6 +391,9 @@ def test_a_dry_run_needs_no_account():
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.count("python train_mop.py") == 4
     assert "4 runs at once on T4" in finished.stdout and "$" in finished.stdout
+    assert "T4 would be paid for and stand idle" in finished.stdout
+    used = command_line("--dry-run", *arguments, "--extra-args", "--device cuda --num_updates 100000").stdout
+    assert "idle" not in used and "about 11.85 h" in used  # 128 million env-steps, 3,000 per second
 
 
 @pytest.mark.parametrize(
