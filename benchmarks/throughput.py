@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,7 +59,7 @@ FORMS = {
 }  # how a mission is read, the first is what others are compared with
 
 
-def mixture_config(task_id: str, num_envs: int, unroll_len: int, train_levels: int) -> dict:
+def mixture_config(task_id: str, num_envs: int, unroll_len: int, train_levels: int) -> dict[str, Any]:
     """Return config.yaml's mixture for one measurement."""
     config = {name: key.default for name, key in load_keys("mixture").items()}
     sizes = {"num_envs": num_envs, "unroll_len": unroll_len, "train_levels": train_levels}
@@ -203,7 +204,7 @@ class UntrainedAgents:
 
     def __init__(self, task_id: str):
         torch.manual_seed(0)
-        self.config = mixture_config(task_id, 64, 40, 1) | {"num_actions": NUM_ACTIONS}
+        self.config: dict[str, Any] = mixture_config(task_id, 64, 40, 1) | {"num_actions": NUM_ACTIONS}
         self.agent = Agent(self.config, make_encoder(self.config["lang_encoder"])).eval()
 
 
