@@ -218,7 +218,7 @@ class Run(NamedTuple):
             "checkpoint_dir": checkpoint_dir,
         }
         if self.levels:
-            flags |= {"tasks": json.dumps(self.levels), "checkpoint_interval": max(1, num_updates // ALONG)}
+            flags |= {"tasks": json.dumps(self.levels), "checkpoint_interval": math.ceil(num_updates / ALONG)}
         if self.init_from is not None:
             flags["init_from"] = self.init_from
         command = [sys.executable, HERE / self.variant.script]

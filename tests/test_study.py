@@ -11,7 +11,7 @@ import pytest
 
 from basics.config import _flag_value, load_keys
 from results import paths, tables
-from study import SCRIPTS, STUDIES, Run, chosen_variants, runs_of_seed, shown_times, starting_point, time_to
+from study import SCRIPTS, STUDIES, Run, chosen_variants, mixture, runs_of_seed, shown_times, starting_point, time_to
 
 ROOT = Path(__file__).parent.parent
 TASK = "BabyAI-GoToObj-v0"
@@ -115,6 +115,15 @@ def test_networks_learn_all_levels_at_once_and_baselines_one_each():
     levels = STUDIES["levels"]
     runs = runs_of_seed(levels, chosen_variants(levels, None), tasks[:2], 0)
     assert [(run.task_id, run.trial, run.levels) for run in runs] == [(t, v, ()) for t in tasks[:2] for v in range(3)]
+
+
+def test_a_network_of_many_levels_is_kept_at_the_ends_of_its_quarters(tmp_path):
+    """Thirteen updates: a fourth checkpoint along the way would be the final one but for an update."""
+    levels = (TASK, "BabyAI-GoToRedBallGrey-v0")
+    run = Run("pair", 1, 0, mixture("small", num_envs=2, unroll_len=5), levels)
+    assert run.train(tmp_path, 130, set()) == ""
+    names = {path.name for path in paths.run_dir(tmp_path, "pair", 1, 0).glob("*.pt")}
+    assert names == {f"checkpoint_{name}.pt" for name in (4, 8, 12, "final")}
 
 
 def test_reward_after_begins_with_the_same_seed_and_what_is_published_is_seed_0():
