@@ -436,11 +436,16 @@ def _difficulty(measures: "pd.DataFrame", tasks: Sequence[str]) -> np.ndarray:
 
 def _with_bootstrap(values: np.ndarray, difficulty: np.ndarray) -> tuple[float, float, float]:
     """Return the rank correlation over tasks of values [R, K] with the difficulty [K], its mean over runs, and the 95 %
-    interval of that for other tasks (bootstrap over tasks)."""
+    interval of that for other tasks (bootstrap over tasks). A run with the same value on all tasks has no ranks and is
+    left out: a lesion, say, that costs it nothing."""
     values = _measured(values)
     known = ~np.isnan(difficulty) & ~np.isnan(values).any(0)
     values, difficulty = values[:, known], difficulty[known]
     if known.sum() < FEWEST_TASKS:
+        return math.nan, math.nan, math.nan
+
+    values = values[(values != values[:, :1]).any(1)]
+    if not len(values):
         return math.nan, math.nan, math.nan
 
     def statistic(drawn):
@@ -450,10 +455,16 @@ def _with_bootstrap(values: np.ndarray, difficulty: np.ndarray) -> tuple[float, 
     return mean, *bootstrap_interval(statistic, int(known.sum()))
 
 
-def _against_difficulty(values: Mapping[str, np.ndarray], forms: Mapping[str, Runs], measures, label, title) -> Figure:
-    """Return values [R, K] of each form against the tasks' difficulty, a panel per form."""
+def _against_difficulty(
+    values: Mapping[str, np.ndarray], forms: Mapping[str, Runs], measures, label, title, own_scale: bool = False
+) -> Figure:
+    """Return values [R, K] of each form against the tasks' difficulty, a panel per form.
+
+    Args:
+        own_scale: whether each panel has a scale of its own, from 0 on, where forms differ by more than tasks do.
+    """
     columns = panels_in_a_row(min(3, len(forms)), 2.0)
-    figure, axes = new_figure(-(-len(forms) // columns), columns, 3.4, 2.6, title, sharey=True, sharex=True)
+    figure, axes = new_figure(-(-len(forms) // columns), columns, 3.4, 2.6, title, sharey=not own_scale, sharex=True)
     styles = task_styles(task for runs in forms.values() for task in runs.tasks)
     numbers, handles = [], {}
     for panel, (name, runs) in zip(axes.flat, forms.items(), strict=False):
@@ -480,6 +491,8 @@ def _against_difficulty(values: Mapping[str, np.ndarray], forms: Mapping[str, Ru
         ends = [reached.min(), reached.max()]
         panel.set_xticks(ends, [number_text(float(end)) for end in ends])
         panel.minorticks_off()
+        if own_scale:
+            panel.set_ylim(bottom=0)
         if np.isinf(difficulty).any():
             panel.axvline(1.4 * reached.max(), color="grey", linewidth=0.8, linestyle=":")
     for panel in axes[:, 0]:
@@ -507,9 +520,9 @@ def plot_cost_by_difficulty(results: "pd.DataFrame", measures: "pd.DataFrame") -
     """Return the mean LPC of each task in the same network against its difficulty (`pathways.difficulty`), a panel per
     form, with Spearman's rank correlation over tasks (mean over seeds; 95 % bootstrap interval over tasks)."""
     forms = runs_of_forms(results)
-    title = f"Do hard tasks take costly pathways?\n({_of_runs(forms)}; dots: seeds)"
+    title = f"Do hard tasks take costly pathways?\n({_of_runs(forms)}; dots: seeds; each form on its own scale)"
     lpc = {name: runs.lpc for name, runs in forms.items()}
-    return _against_difficulty(lpc, forms, measures, "mean LPC per step", title)
+    return _against_difficulty(lpc, forms, measures, "mean LPC per step", title, own_scale=True)
 
 
 def plot_cost_change_by_difficulty(results: "pd.DataFrame", measures: "pd.DataFrame") -> Figure:

@@ -137,6 +137,19 @@ def test_what_changes_over_training_and_what_lesions_cost_is_ranked_by_difficult
     assert row_of(numbers, form=FREE, task=TASKS[3])["mean"] == pytest.approx(0.06)
 
 
+def test_a_run_that_a_lesion_costs_nothing_has_no_ranks_and_costs_only_itself(tables_of_networks):
+    results, lesions, measures = tables_of_networks
+    lesions = lesions.copy()
+    spared = (lesions["lesion"] == LARGEST) & (lesions["seed"] == 1)
+    whole = results.drop_duplicates(["trial", "task_id"]).set_index(["trial", "task_id"])["success_rate"]
+    lesions.loc[spared, "success_rate"] = [
+        whole[key] for key in lesions.loc[spared, ["trial", "task_id"]].itertuples(index=False, name=None)
+    ]
+    _, numbers = made((results, lesions, measures), "Lesions and difficulty")
+    rho = row_of(numbers, form=FREE, task="rank correlation")
+    assert rho["mean"] == pytest.approx(1) and rho["low"] > 0.8 and "nan" in rho["seeds"].split()
+
+
 def test_along_training_the_final_network_agrees_with_itself(tables_of_networks):
     _, numbers = made(tables_of_networks, "Pathways over training")
     halfway = [row for row in numbers if row["form"] == PRICED and row["share_of_training"] == 0.5]
