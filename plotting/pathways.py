@@ -711,7 +711,7 @@ def plot_phases_of_tasks(results: "pd.DataFrame", measures: "pd.DataFrame") -> F
         plain(panel).set_title(short_task(task), fontsize=small())
         panel.set_xticks(range(len(names)), [wrapped(phase, 0.75, small()) for phase in names], rotation=90)
         panel.set_xlim(-0.4, len(names) - 0.6)
-        panel.set_ylim(bottom=0)
+    axes.flat[0].set_ylim(bottom=0)  # after all is drawn: it fixes the top, too, which all share
     for panel in axes[:, 0]:
         panel.set_ylabel("mean LPC")
     for unused in axes.flat[len(phases) :]:

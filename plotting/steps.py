@@ -103,8 +103,10 @@ def plot_mean_over_time(routing_data: Entries, expert_hidden_sizes: Sizes = None
                 panel.set_ylabel("weight" if row < len(data.weights) else "LPC")
             name = layer_title(row, data, expert_hidden_sizes) if row < len(data.weights) else "LPC"
             panel.set_title(name, fontsize=small())
-            panel.set_ylim(*(_WEIGHT_LIMITS if row < len(data.weights) else (0, None)))
+            if row < len(data.weights):
+                panel.set_ylim(_WEIGHT_LIMITS)
         axes[-1, column].set_xlabel(label)
+    axes[-1, 0].set_ylim(bottom=0)  # after both columns are drawn: it fixes the top, too, which they share
     axes[0, 1].invert_xaxis()  # and with it the column, which shares it
     legend(figure, common_names(data, expert_hidden_sizes))
     return figure

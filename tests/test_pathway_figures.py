@@ -109,6 +109,27 @@ def test_success_over_thresholds_is_the_mean_over_tasks_with_a_dot_per_seed(tabl
     assert lines[0].get_xdata().tolist() == [0, 0.1, 0.5]
 
 
+def test_no_point_lies_outside_its_axes(tables_of_networks):
+    results, lesions, measures = tables_of_networks
+    costly = measures["measure"].str.startswith("LPC, ") & (measures["task_id"] == TASKS[2])
+    measures = measures.assign(value=measures["value"].where(~costly, 3000.0))  # of a panel that is not the first
+    drawn = 0
+    for name, (_, make) in pathway_figures(results, lesions, measures).items():
+        try:
+            figure = make()
+        except NothingToShow:
+            continue
+        for panel in figure.axes:
+            for line in panel.lines:
+                if line.get_transform() == panel.transData:
+                    for values, limits in ((line.get_xdata(), panel.get_xlim()), (line.get_ydata(), panel.get_ylim())):
+                        values = np.asarray(values, float)
+                        values = values[np.isfinite(values)]
+                        assert (values >= min(limits)).all() and (values <= max(limits)).all(), (name, values, limits)
+                        drawn += len(values)
+    assert drawn > 100
+
+
 def test_tasks_are_clustered_by_their_pathways(tables_of_networks):
     figure, numbers = made(tables_of_networks, "Pathways of tasks")
     order = [label.get_text() for label in figure.axes[1].get_yticklabels()]

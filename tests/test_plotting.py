@@ -430,6 +430,16 @@ def test_legends_tell_the_hidden_sizes(walks):
     assert [text.get_text() for text in legend.get_texts()] == ["identity", "GRU 16", "GRU 32"]
 
 
+def test_what_is_high_only_at_the_end_of_episodes_is_not_cut_off():
+    data = bot_routing_data(ONE_ROOM, 20)
+    last = np.append(data.episode[1:] != data.episode[:-1], True)
+    data.lpc = np.where(last, 3000.0, 1.0)
+    figure = plots.plot_mean_over_time(data, SIZES)
+    *_, since_start, until_end = figure.axes
+    assert until_end.get_ylim()[0] == 0 and until_end.get_ylim()[1] >= 3000 == until_end.lines[0].get_ydata()[0]
+    assert max(since_start.lines[0].get_ydata()) < 2500  # or the first column alone would have made room
+
+
 def test_a_mission_with_dollar_signs_is_text():
     data = bot_routing_data(ONE_ROOM, 2)
     data.episodes[1]["mission"] = "go to $x_{$ ball"
