@@ -39,9 +39,8 @@ from policy.agent import Agent, make_encoder
 from policy.language import SentenceEncoder
 from policy.observation import observation_vector
 from results import routing_caches
-from training.imitation import ImitationTrainer
 from training.plain import PlainTrainer
-from training.ppo import PPOTrainer
+from training.run import make_trainer
 
 TASKS = ["BabyAI-GoToObj-v0", "BabyAI-UnlockPickup-v0", "BabyAI-GoTo-v0", "BabyAI-BossLevel-v0"]
 TASKS_TO_GENERATE = ["BabyAI-GoToObj-v0", "BabyAI-GoTo-v0", "BabyAI-Unlock-v0", "BabyAI-BossLevel-v0"]
@@ -70,7 +69,7 @@ class FastTrainer:
     """This program's training loop, timing its parts."""
 
     def __init__(self, config: dict):
-        self.trainer = (PPOTrainer if config["objective"] == "ppo" else ImitationTrainer)(config)
+        self.trainer = make_trainer(config)
         self.seconds = {"env": 0.0, "rollout": 0.0, "gradient": 0.0}
         step = self.trainer.env.step
 

@@ -444,15 +444,15 @@ def _with_bootstrap(values: np.ndarray, difficulty: np.ndarray) -> tuple[float, 
     if known.sum() < FEWEST_TASKS:
         return math.nan, math.nan, math.nan
 
-    values = values[(values != values[:, :1]).any(1)]
-    if not len(values):
+    by_run = rank_correlation(values, difficulty)
+    ranked = np.isfinite(by_run)
+    if not ranked.any():
         return math.nan, math.nan, math.nan
 
     def statistic(drawn):
-        return np.mean([rank_correlation(run[drawn], difficulty[drawn]) for run in values], 0)
+        return np.mean([rank_correlation(run[drawn], difficulty[drawn]) for run in values[ranked]], 0)
 
-    mean = float(rank_correlation(values, difficulty).mean())
-    return mean, *bootstrap_interval(statistic, int(known.sum()))
+    return float(by_run[ranked].mean()), *bootstrap_interval(statistic, int(known.sum()))
 
 
 def _against_difficulty(

@@ -8,14 +8,11 @@ import torch
 from basics.config import load_keys
 from policy.agent import load_agent
 from results import checkpoints, tables
-from training.imitation import ImitationTrainer
-from training.ppo import PPOTrainer
-from training.run import train
+from training.run import make_trainer, train
 
 pytestmark = needs.gpu
 
 GPU = "cuda"
-TRAINERS = {"imitation": ImitationTrainer, "ppo": PPOTrainer}
 SEVERAL = {"tasks": ("BabyAI-GoToObj-v0", "BabyAI-UnlockPickup-v0"), "task_id": "several", "lpc_alpha": 1e-5}
 REWARD = {"objective": "ppo", "num_minibatches": 1, "update_epochs": 1}
 FORMS = {
@@ -39,8 +36,7 @@ def config_for(folder, device, policy="mixture", **changes):
 
 def first_update(folder, device, form):
     """Return what the first update measures and its gradients."""
-    config = config_for(folder, device, **FORMS[form])
-    trainer = TRAINERS[config["objective"]](config)
+    trainer = make_trainer(config_for(folder, device, **FORMS[form]))
     trainer.start()
     rollout = trainer.collect()
     trainer.learn(rollout)
@@ -90,7 +86,6 @@ def test_what_a_gpu_trained_goes_on_anywhere(tmp_path, form):
 
 
 def test_a_policy_on_a_gpu_is_its_definition(tmp_path):
-    config = config_for(tmp_path, "auto")
-    trainer = TRAINERS[config["objective"]](config)
+    trainer = make_trainer(config_for(tmp_path, "auto"))
     trainer.env.close()
     assert trainer.device.type == GPU and trainer.agent.fast_policy is trainer.agent.policy

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
@@ -21,6 +21,9 @@ from basics.files import ArtifactError
 from results import checkpoints, paths
 from training.metrics import MetricsLog
 from training.resuming import newest_checkpoint, resume, resumed_config, run_checkpoints, updates_done
+
+if TYPE_CHECKING:
+    from training.trainer import Trainer
 
 SHOWN = {  # beside the progress bar, as many as fit: metrics, and what they are called there
     "success_rate": "success",
@@ -216,13 +219,22 @@ def train(config: dict[str, Any], given: Iterable[str] = (), resume: bool = Fals
         return _train(config, start, folder, stops)
 
 
-def _train(config: dict[str, Any], start: tuple[Path, dict] | None, folder: RunFolder, stops: list[int]) -> int:
+def make_trainer(config: dict[str, Any]) -> "Trainer":
+    """Return what trains by the config's objective, at its beginning.
+
+    Raises:
+        UserError: see `training.trainer.Trainer`.
+    """
     # PyTorch takes seconds to import: --help and bad input come without it
     from training.imitation import ImitationTrainer
     from training.ppo import PPOTrainer
 
+    return {"imitation": ImitationTrainer, "ppo": PPOTrainer}[config["objective"]](config)
+
+
+def _train(config: dict[str, Any], start: tuple[Path, dict] | None, folder: RunFolder, stops: list[int]) -> int:
     try:
-        trainer = {"imitation": ImitationTrainer, "ppo": PPOTrainer}[config["objective"]](config)
+        trainer = make_trainer(config)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise
