@@ -65,6 +65,7 @@ CONFIG_COLUMNS = (  # of a row: taken from the checkpoint's config, empty where 
     "bot_share",
     "normalize_layers",
     "match_keys",
+    "repetition_penalty",
 )
 SAMPLED = "success_rate_sampled"  # the column that --sampled fills
 NOT_CACHED = "skipped"  # in the column routing_cache: evaluated with --skip_routing

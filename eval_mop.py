@@ -21,7 +21,7 @@ from minigrid.core.actions import Actions
 from minigrid.core.constants import COLOR_TO_IDX, DIR_TO_VEC, OBJECT_TO_IDX
 from tqdm import tqdm
 
-from basics.config import Parser, legacy_config, tasks_of
+from basics.config import Parser, legacy_config, load_keys, tasks_of
 from basics.errors import UserError, run_script
 from basics.extensions import registered
 from fast_babyai.factory import make_vec_env
@@ -33,6 +33,7 @@ from results.pathways import mean_routing
 from results.routing_data import RoutingData
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import: not before a mistyped flag is complained of
+    from policy.actor import PolicyActor
     from policy.agent import Agent
 
 OWN_CELL, CELL_AHEAD = (3, 6), (3, 5)  # of the 7x7 view: the agent's, which shows what is in its hand, and the next one
@@ -238,12 +239,12 @@ class Actor(Protocol):
 class AlongTheBot:
     """Lets the bot walk, while `actor` says what it would have done: so all actors' routing is of the same steps."""
 
-    def __init__(self, actor: Actor):
+    def __init__(self, actor: "PolicyActor"):
         self.actor = actor
         self.expert_costs = actor.expert_costs
 
     def act(self, observations, infos):
-        _, weights, logits = self.actor.act(observations, infos)
+        _, weights, logits = self.actor.act(observations, infos, done_instead=infos["bot_action"])
         return infos["bot_action"], weights, logits
 
 
@@ -394,8 +395,16 @@ def main() -> None:
         "--tasks", help="play these tasks, names or patterns, comma-separated [what it was trained on, each of a set]"
     )
     parser.add_argument("--max_steps", type=positive, help="step limit of an episode [default: as in training]")
+    parser.add_argument(
+        "--repetition_penalty",
+        type=float,
+        metavar="C",
+        help="act with this penalty on repeating oneself (config.yaml) in place of the checkpoint's own",
+    )
     add_evaluation_flags(parser)
     arguments = parser.parse_args()
+    if arguments.repetition_penalty is not None:
+        load_keys()["repetition_penalty"].check(arguments.repetition_penalty)
     lesion = Lesion.parse(arguments.disable_experts, arguments.min_router_weight, arguments.own_pathway)
     from policy.agent import load_agent
 
@@ -414,6 +423,8 @@ def main() -> None:
     for task_id in tasks:
         check_task(task_id)  # before the sentence encoder, which takes its time
     agent = load_agent(checkpoint, arguments.lang_encoder)
+    if arguments.repetition_penalty is not None:
+        agent.repetition_penalty = arguments.repetition_penalty
     for place, task_id in enumerate(tasks):
         with tqdm(total=num_episodes * (1 + arguments.sampled), desc=task_id, unit="episode", leave=False) as progress:
             play_levels = functools.partial(

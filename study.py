@@ -64,14 +64,18 @@ def mixture(name: str, **flags) -> Variant:
 def setting(name: str, **flags) -> Variant:
     """Return a mixture that differs in `flags` from the study of settings' reference, which config.yaml once was."""
     reference = {"num_envs": 16, "lr": 3e-3, "train_lang_proj": "true", "bot_share": 0.5, "normalize_layers": "false"}
-    reference |= {"lang_fusion": "attention", "lang_encoder": "distilbert-base-uncased"}
+    reference |= {"lang_fusion": "attention", "lang_encoder": "distilbert-base-uncased", "repetition_penalty": 0}
     return mixture(name, **(reference | flags))
 
 
+# The first networks of many levels were trained before there were these; those that follow are to be like them.
+FIRST_SEEDS = {"match_keys": "false", "repetition_penalty": "0"}
+
+
 def of_many(name: str, **flags) -> Variant:
-    """Return a mixture that learns many levels at once, in enough environments for several of each. The first seeds
-    were trained before there was `match_keys`; those that follow are to be like them."""
-    return mixture(name, num_envs=128, match_keys="false", **flags)
+    """Return a mixture that learns many levels at once, in enough environments for several of each, as the first seeds
+    did (`FIRST_SEEDS`)."""
+    return mixture(name, num_envs=128, **FIRST_SEEDS, **flags)
 
 
 AFTER_IMITATION = {  # reward for a policy that can do something already, and has no value head yet
@@ -165,7 +169,7 @@ STUDIES = {
     "pathways": Study(
         TWELVE_LEVELS,
         [
-            Variant("GRU alone", "train.py", {"log_interval": "5", "match_keys": "false"}),  # how hard a level is
+            Variant("GRU alone", "train.py", {"log_interval": "5", **FIRST_SEEDS}),  # how hard a level is
             of_many("no price", lpc_alpha=0),
             of_many("price", lpc_alpha=1e-5),
             of_many("price scaled by loss", lpc_alpha=1e-5, normalize_lpc="detached"),

@@ -62,6 +62,7 @@ LEGACY_DEFAULTS = {
     "router_kind": "gru",
     "normalize_layers": False,
     "match_keys": False,
+    "repetition_penalty": 0.0,
 }
 
 LEGACY_VALUES = {"normalize_lpc": {False: "off", True: "detached"}}  # how older configs and habits write today's values

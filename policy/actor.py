@@ -8,6 +8,7 @@ from policy.agent import Agent
 from policy.compiled.operations import sample
 from policy.observation import observation_vector
 from policy.recurrent_policy import RoutingRule
+from policy.repetition import Repetitions
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # SplitMix64's step, 2**64 over the golden ratio
 
@@ -41,9 +42,17 @@ class PolicyActor:
         self.expert_costs = agent.policy.expert_costs
         self.policy = agent.fast_policy.pack(1, num_envs)
         self.state = agent.policy.initial_state(num_envs)
+        self.repetitions = Repetitions(num_envs, agent.repetition_penalty)
 
     @torch.no_grad()
-    def act(self, observations: dict[str, np.ndarray], infos: dict) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
+    def act(
+        self, observations: dict[str, np.ndarray], infos: dict, done_instead: np.ndarray | None = None
+    ) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
+        """Return the agents' actions [N], their routers' weights [N, E] per layer, and the logits that they act by.
+
+        Args:
+            done_instead: what is done in place of their actions, int64 [N].
+        """
         observation = torch.from_numpy(observation_vector(observations))
         not_done = torch.from_numpy((~infos["episode_start"]).astype(np.float32))
         if infos["episode_start"].any():
@@ -54,9 +63,11 @@ class PolicyActor:
         if not output.logits.isfinite().all():
             raise UserError("what this policy computes are no finite numbers: there is nothing to evaluate")
         self.state = output.state
-        logits = output.logits.numpy()
+        penalties = self.repetitions.penalties(observations, infos["agent_pos"], infos["episode_start"])
+        logits = output.logits - torch.from_numpy(penalties)
         if self.sampled:
-            actions = sample(output.logits, uniform_of(infos["level_seed"], infos["timestep"]))
+            actions = sample(logits, uniform_of(infos["level_seed"], infos["timestep"]))
         else:
-            actions = logits.argmax(-1)
-        return actions, [layer.numpy() for layer in output.used_routing], logits
+            actions = logits.numpy().argmax(-1)
+        self.repetitions.note(actions if done_instead is None else done_instead)
+        return actions, [layer.numpy() for layer in output.used_routing], logits.numpy()

@@ -98,6 +98,7 @@ class Agent(nn.Module):
         policy: a MixtureOfExpertsPolicy, a GRUPolicy or another RecurrentPolicy: the parameters, and the definition.
         fast_policy: what computes with them: its compiled twin, or the policy itself (`accelerate`).
         extensions: which it was built with, see `basics.extensions`.
+        repetition_penalty: what keeps it from doing again what it did before, see `policy.repetition`.
         lang_dim: how many numbers the policy is told of a mission.
         words: what reads missions word by word (`lang_encoder: words`), else None.
         lang_proj: Linear(embed_dim or size of what `words` says, lang_dim); of parsed missions the identity, for ever.
@@ -109,6 +110,7 @@ class Agent(nn.Module):
         announce()
         self.policy = build_policy(config)
         self.extensions = config["extensions"]
+        self.repetition_penalty = config["repetition_penalty"]
         self.lang_dim = lang_dim_of(config)
         self.words = WordReader() if isinstance(encoder, WordNumbers) else None
         self.lang_proj = nn.Linear(self.words.size if self.words else encoder.embed_dim, self.lang_dim)
@@ -197,7 +199,7 @@ def _say_that_no_copy_is_needed(lang_encoder: str, recorded: str) -> None:
 
 def _checked(config: dict[str, Any]) -> dict[str, Any]:
     """Return a checkpoint's config, the values that shape the policy checked as config.yaml describes them."""
-    names = [*policy_keys(config), "objective", "extensions"]
+    names = [*policy_keys(config), "repetition_penalty", "objective", "extensions"]
     missing = [name for name in names if name not in config]
     if missing:
         raise UserError(f"its config lacks {', '.join(missing)}")

@@ -119,7 +119,7 @@ def test_an_update_is_what_plain_pytorch_makes_of_the_same_rollout(tmp_path, pol
             output = agent.policy.unroll(
                 part.observation, (language,), part.mission, part.state, part.not_done, part.rule
             )
-            distribution = torch.distributions.Categorical(logits=output.logits)
+            distribution = torch.distributions.Categorical(logits=output.logits - part.penalty)
             ratio = (distribution.log_prob(part.action) - old[:, envs]).exp()
             better = advantage[:, envs]
             if config["normalize_advantage"]:

@@ -101,7 +101,7 @@ def ppo_losses(
         raise ValueError("a policy without a value head cannot learn from reward")
     if config["normalize_advantage"]:
         advantage = normalized(advantage)
-    new_log_prob, entropy = log_prob_and_entropy(output.logits, rollout.action)
+    new_log_prob, entropy = log_prob_and_entropy(output.logits - rollout.penalty, rollout.action)
     log_ratio = new_log_prob - log_prob
     ratio = exponential(log_ratio)
     clipped = ratio.clamp(1 - config["clip_coef"], 1 + config["clip_coef"])

@@ -46,6 +46,7 @@ class PPOTrainer(Trainer):
             raise UserError(
                 f"num_envs is {config['num_envs']}, expected a multiple of num_minibatches, {config['num_minibatches']}"
             )
+        self.repetition_penalty = config["repetition_penalty"]
         super().__init__(config)
 
     def learn(self, rollout: Rollout) -> None:

@@ -14,6 +14,8 @@ from results import checkpoints, paths
 if TYPE_CHECKING:
     import torch
 
+    from policy.repetition import Repetitions
+
 RESUMABLE_KEYS = {  # what may change when a run is resumed: none of it changes what is computed
     "num_updates", "log_interval", "checkpoint_interval", "wandb_project", "tensorboard", "checkpoint_dir",
     "lang_fallback",
@@ -134,6 +136,9 @@ def _check_state(trainer, state: Any) -> None:
         raise UserError("sums are no single numbers")
     if isinstance(sums, torch.Tensor) and sums.shape != (NUM_SUMS,):
         raise UserError(f"sums is {_kind(sums)}, expected float32 [{NUM_SUMS}]")
+    if trainer.repetitions.penalty:
+        _check_names("resume_state", state, ["repetitions"])
+        _check_repetitions(state["repetitions"], trainer.repetitions)
     _check_tensor("episode_steps", state["episode_steps"], torch.zeros(num_envs, dtype=torch.int64))
     if not 0 <= state["episode_steps"].min() <= state["episode_steps"].max() <= LARGEST_COUNT:
         raise UserError("episode_steps are no numbers of steps")
@@ -146,6 +151,19 @@ def _check_state(trainer, state: Any) -> None:
     counts = state["episodes"]
     if not isinstance(counts, list | tuple) or len(counts) != 3 or not all(map(_is_number, counts)):
         raise UserError(f"episodes is {shown(counts)}, expected three numbers")
+
+
+def _check_repetitions(saved: Any, repetitions: "Repetitions") -> None:
+    """Raise a UserError unless `saved` is a state of `repetitions`."""
+    import torch
+
+    _check_names("repetitions", saved, ("places", "counts"))
+    places, counts = saved["places"], saved["counts"]
+    checkpoints.check_tensors(saved, "repetitions")
+    _check_tensor("repetitions, places", places, torch.zeros(places.numel(), dtype=torch.int64))
+    _check_tensor("repetitions, counts", counts, torch.zeros(places.numel(), dtype=torch.uint8))
+    if places.numel() and not 0 <= places.min() <= places.max() < repetitions.counts.size:
+        raise UserError("repetitions, places: they are no places")
 
 
 def _check_by_task(where: str, tensor: Any, expected: "torch.Tensor") -> None:

@@ -43,7 +43,8 @@ class Rollout(NamedTuple):
         not_done: float [T, N], 0 where an episode begins.
         label: the bot's actions, int64 [T, N].
         due: which of the mission's actions the bot is about to do, int64 [T, N].
-        logits: the student's, [T, N, num_actions], without gradients, as its actions were drawn from them.
+        penalty: what was subtracted from its logits for repetition, float [T, N, num_actions].
+        logits: what was left of them, [T, N, num_actions], without gradients, as its actions were drawn from them.
         value: what the student expected, [T, N], without gradients; None for a policy without a value head.
         action: what was done, int64 [T, N].
         reward: what came of it, float [T, N].
@@ -59,6 +60,7 @@ class Rollout(NamedTuple):
     not_done: Tensor
     label: Tensor
     due: Tensor
+    penalty: Tensor
     logits: Tensor
     value: Tensor | None
     action: Tensor
@@ -75,7 +77,9 @@ class Rollout(NamedTuple):
 
     def of(self, envs: Tensor) -> "Rollout":
         """Return the whole unrolls of some environments, numbered in `envs`, int64 [n]."""
-        per_step = ("observation", "mission", "not_done", "label", "due", "logits", "value", "action", "reward")
+        per_step = (
+            "observation", "mission", "not_done", "label", "due", "penalty", "logits", "value", "action", "reward",
+        )  # fmt: skip
         chosen = {name: self._asdict()[name] for name in per_step}
         return self._replace(
             **{name: None if steps is None else steps[:, envs] for name, steps in chosen.items()},

@@ -22,6 +22,7 @@ from policy.compiled.adam import Adam
 from policy.compiled.operations import sample
 from policy.observation import OBSERVATION_SIZE, observation_vector
 from policy.recurrent_policy import PolicyOutput, stacked
+from policy.repetition import Repetitions
 from training.init_from import begin_with
 from training.missions_ahead import MissionsAhead
 from training.rollout import EpisodeStatistics, ExpertDropout, Rollout, TaskStatistics
@@ -60,6 +61,7 @@ class Trainer:
 
     bot_share = 0.0  # of steps that the bot takes in the student's place
     temperature = 1.0  # of the policy from which the student's steps are sampled
+    repetition_penalty = 0.0  # by which they are kept from repeating themselves
 
     def __init__(self, config: dict[str, Any]):
         self.device = choose_device(config["device"])
@@ -87,6 +89,7 @@ class Trainer:
         self.missions_ahead = MissionsAhead(encoder.name, self.env, *order, config["num_threads"])
         self.policy_state = self.agent.policy.initial_state(config["num_envs"])
         self.not_done = np.zeros(config["num_envs"], np.float32)
+        self.repetitions = Repetitions(config["num_envs"], self.repetition_penalty)
         self.alone = walked_alone(config["num_envs"], self.bot_share)
         self.episodes = EpisodeStatistics(self.alone)
         self.by_task = TaskStatistics(self.env.tasks, self.env.task_of_env, self.alone) if config["tasks"] else None
@@ -129,6 +132,7 @@ class Trainer:
         not_done = np.zeros((steps, num_envs), np.float32)
         label, due, mission, action = np.zeros((4, steps, num_envs), np.int64)
         reward, outputs = np.zeros((steps, num_envs), np.float32), []
+        penalty = np.zeros((steps, num_envs, NUM_ACTIONS), np.float32)
         walked = [torch.from_numpy(array) for array in (observation, mission, not_done)]
         uniform = torch.rand(steps, num_envs, generator=self.noise).numpy()
         bot_walks = torch.rand(steps, num_envs, generator=self.noise).numpy() < self.bot_share
@@ -144,8 +148,10 @@ class Trainer:
             seen, told, going_on = (tensor[t].to(self.device) for tensor in walked)
             output = policy.step(t, seen, missions.features, told, state, going_on, rule)
             state = output.state
-            outputs.append(output)
-            action[t] = np.where(bot_walks[t], label[t], sample(output.logits / self.temperature, uniform[t]))
+            penalty[t] = self.repetitions.penalties(self.observations, self.infos["agent_pos"], self.not_done == 0)
+            outputs.append(output._replace(logits=output.logits - torch.from_numpy(penalty[t]).to(self.device)))
+            action[t] = np.where(bot_walks[t], label[t], sample(outputs[t].logits / self.temperature, uniform[t]))
+            self.repetitions.note(action[t])
             bot_steps = self.infos["bot_steps"]
             self.observations, reward[t], terminated, truncated, self.infos = self.env.step(action[t])
             done = terminated | truncated
@@ -158,11 +164,11 @@ class Trainer:
                 mission_row[began] = missions.rows(agent.missions.lookup(self.infos["mission"][began]))
         self.policy_state = [layer.clone() for layer in state]  # the next steps overwrite it
         seen, told, going_on = (tensor.to(self.device) for tensor in walked)
-        labels, due_labels, actions, rewards = (
-            torch.from_numpy(array).to(self.device) for array in (label, due, action, reward)
+        labels, due_labels, penalties, actions, rewards = (
+            torch.from_numpy(array).to(self.device) for array in (label, due, penalty, action, reward)
         )
         heads = (torch.stack([output.logits for output in outputs]), stacked([output.value for output in outputs]))
-        walk = (seen, missions, told, going_on, labels, due_labels, *heads, actions, rewards)
+        walk = (seen, missions, told, going_on, labels, due_labels, penalties, *heads, actions, rewards)
         return Rollout(*walk, before, rule, policy, self.env.task_of_env)
 
     def learn(self, rollout: Rollout) -> None:
@@ -247,6 +253,7 @@ class Trainer:
                 "episode_steps": torch.from_numpy(self.episodes.steps),
                 "episodes": [self.episodes.episodes, self.episodes.successes, self.episodes.path_ratios],
                 **({} if self.by_task is None else {"by_task": self.by_task.state()}),
+                **({"repetitions": self.repetitions.state()} if self.repetitions.penalty else {}),
             },
         }
 
@@ -259,6 +266,8 @@ class Trainer:
         self.observations, self.infos = self.env.set_state({name: t.numpy() for name, t in saved["env"].items()})
         self.policy_state = [layer.to(self.device) for layer in saved["policy_state"]]
         self.not_done = saved["keep"].numpy()
+        if self.repetitions.penalty:
+            self.repetitions.load(saved["repetitions"])
         sums = saved["sums"]
         if isinstance(sums, Tensor):
             sums = dict(zip(FIRST_SUMS, sums, strict=True))
