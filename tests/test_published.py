@@ -12,6 +12,7 @@ from eval_mop import evaluate
 from policy.agent import load_agent
 from results import paths
 from results.checkpoints import load_checkpoint
+from results.statistics import wilson_interval
 from results.tables import read_results
 
 ROOT = Path(__file__).parent.parent
@@ -34,6 +35,29 @@ def test_one_evaluates_to_its_row_to_the_last_bit(ref):
     metrics = evaluate(load_agent(load_checkpoint(ref.path)), ref.task_id, int(row["num_episodes"])).metrics
     for name in ("success_rate", "path_ratio", "mean_lpc"):
         assert metrics[name] == row[name], name
+
+
+def cells(row, steps):
+    """Return what docs/study.md says of a published checkpoint."""
+    low, high = wilson_interval(row["success_rate"], row["num_episodes"])
+    success = f"{100 * row['success_rate']:.1f} ({100 * low:.0f}-{100 * high:.0f})"
+    return [f"{steps / 1e6:.3g}", success, f"{100 * row['success_rate_sampled']:.1f}", f"{row['path_ratio']:.2f}",
+            f"{row['mean_lpc']:.0f}"]  # fmt: skip
+
+
+def test_the_studys_table_is_of_these_rows():
+    rows = read_results(RESULTS).set_index(["task_id", "trial"])
+    expected = {}
+    for ref in REFS:
+        config = load_checkpoint(ref.path)["config"]
+        steps = config["num_updates"] * config["num_envs"] * config["unroll_len"]
+        expected.setdefault(paths.short_task(ref.task_id), {})[ref.trial] = cells(
+            rows.loc[ref.task_id, ref.trial], steps
+        )
+    text = (ROOT / "docs" / "study.md").read_text(encoding="utf-8")
+    table = [line.split("|") for line in text.split("| level | published |")[1].split("\n\n")[0].splitlines()[2:]]
+    told = {name.strip(): [cell.strip() for cell in others[1:-1]] for _, name, *others in table}
+    assert told == {level: of[0] + of.get(1, [""] * 5) for level, of in expected.items()}
 
 
 def test_publishing_leaves_out_what_resuming_needs_and_evaluates(tmp_path):
