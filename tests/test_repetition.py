@@ -1,16 +1,20 @@
 """What is subtracted from an agent's logits for what it has done before, and what that changes."""
 
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from untrained import save
 
 from basics.config import load_keys
 from basics.errors import UserError
 from eval_mop import evaluate
 from fast_babyai.rules import NUM_ACTIONS
-from policy.agent import Agent, make_encoder
+from policy.agent import Agent, load_agent, make_encoder
 from policy.repetition import Repetitions
 from results.checkpoints import load_checkpoint, save_checkpoint
 from results.paths import run_dir
@@ -18,6 +22,7 @@ from training.imitation import ImitationTrainer
 from training.ppo import PPOTrainer
 from training.run import train
 
+ROOT = Path(__file__).parent.parent
 TASK = "BabyAI-PutNextLocal-v0"
 LEFT, FORWARD = 0, 2
 NOBODY, BOTH = np.zeros(2, bool), np.ones(2, bool)
@@ -102,6 +107,23 @@ def test_an_agent_acts_by_its_policys_logits_less_half_a_nat_per_repetition():
     before = counted(plain)
     assert before.max() > 0  # the bot goes through a room twice
     np.testing.assert_allclose(with_penalty.logits, plain.logits - 0.5 * before, atol=0.01)  # they are float16
+
+
+def test_the_evaluation_script_tries_another_penalty_than_the_checkpoints(tmp_path):
+    path = save(tmp_path, TASK, max_steps=30)
+    command = [sys.executable, ROOT / "eval_mop.py", "--checkpoint", path, "--num_episodes", "6"]
+
+    def printed(*flags):
+        return subprocess.run([*command, *flags], capture_output=True, text=True)
+
+    as_it_is, without = printed(), printed("--repetition_penalty", "0")
+    agent = load_agent(load_checkpoint(path))
+    for process, penalty in ((as_it_is, 0.5), (without, 0.0)):
+        agent.repetition_penalty = penalty
+        assert f"{evaluate(agent, TASK, 6, max_steps=30).metrics['mean_lpc']:.4g}" in process.stdout
+    assert as_it_is.stdout != without.stdout
+    refused = printed("--repetition_penalty", "-1")
+    assert refused.returncode == 2 and "expected float >= 0" in refused.stderr
 
 
 def test_greedily_it_does_what_the_penalty_has_left_the_largest_logit():
